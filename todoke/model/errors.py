@@ -1,0 +1,92 @@
+"""Every error Todoke raises on purpose, in three branches because there are three reactions.
+
+TodokeError
+├── Refused            the caller must change something; told to the caller
+│   ├── InvalidInput
+│   ├── NotFound
+│   ├── KeyReused
+│   ├── NotFinished
+│   └── NoResult
+├── Stale              our lease is no longer ours: drop the work, touch nothing
+└── Unavailable        infrastructure is away: try later, charge nobody
+JobSignal              raised by job code: an intention, not a fault of ours
+├── Fail
+└── Retry
+"""
+
+
+class TodokeError(Exception):
+    """Root of everything below; `str()` of it is safe to show."""
+
+
+class Refused(TodokeError):
+    """The caller must change something. `code` is stable, machine-readable and documented."""
+
+    code = "REFUSED"
+
+
+class InvalidInput(Refused):
+    """A body, parameter or URL breaks a stated rule. `errors` holds one {pointer, detail} for each break."""
+
+    code = "INVALID_INPUT"
+
+    def __init__(self, detail: str, errors: tuple[dict[str, str], ...] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
+
+
+class NotFound(Refused):
+    """No such thing for this tenant; another tenant's thing answers the same."""
+
+    code = "NOT_FOUND"
+
+
+class KeyReused(Refused):
+    """An `Idempotency-Key` came again with another body."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class NotFinished(Refused):
+    """The result was asked for before the job ended."""
+
+    code = "NOT_FINISHED"
+
+
+class NoResult(Refused):
+    """The result was asked for and the job ended without one."""
+
+    code = "JOB_FAILED"
+
+
+class Stale(TodokeError):
+    """The lease moved on; whatever was computed under it must be dropped."""
+
+
+class Unavailable(TodokeError):
+    """PostgreSQL, the queue or the object store cannot be reached now."""
+
+
+class JobSignal(Exception):  # noqa: N818 - an intention of job code, not an error
+    """What job code raises to steer its own attempt."""
+
+
+class Fail(JobSignal):
+    """End the job as FAILED now, without another attempt.
+
+    `code`: upper snake case, stable, for programs. `message`: a sentence for a person.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Retry(JobSignal):
+    """Try the job again `after` seconds from now; counts as a failed attempt."""
+
+    def __init__(self, after: float, message: str = "the job asked to be tried again") -> None:
+        super().__init__(message)
+        self.after = after
+        self.message = message

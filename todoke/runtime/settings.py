@@ -1,0 +1,160 @@
+"""Every setting with its default, unit and reason; the only place that reads the environment.
+
+`python -m todoke settings` prints what is in force, secrets masked.
+"""
+
+import ipaddress
+import os
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from todoke.model.errors import InvalidInput
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Read once at start, then frozen. Names are `TODOKE_` + the field, except the four the original fixed."""
+
+    model_config = SettingsConfigDict(env_prefix="TODOKE_", frozen=True, populate_by_name=True, extra="ignore")
+
+    # The real parts.
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/todoke"),
+        validation_alias="DATABASE_URL",
+        description="PostgreSQL; may lead through a pooler.",
+    )
+    listen_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL for LISTEN: a direct one, never a transaction pooler. Default: DATABASE_URL."
+    )
+    sqs_queue_url: str = Field("", validation_alias="SQS_QUEUE_URL", description="SQS queue that carries hints.")
+    s3_bucket: str = Field("", description="S3 bucket that keeps results too large for the database.")
+    aws_region: str = Field("us-east-1", validation_alias="AWS_REGION", description="Region of queue and bucket.")
+    aws_endpoint_url: str | None = Field(
+        None, validation_alias="AWS_ENDPOINT_URL", description="An SQS and S3 other than AWS's own. Default: AWS."
+    )
+
+    # The HTTP face.
+    host: str = Field("127.0.0.1", description="Address to bind. Only loopback until API keys exist.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to bind.")
+    listen_fd: int | None = Field(None, description="An inherited listening socket, used instead of host and port.")
+    public_url: str | None = Field(
+        None, description="Where callers reach the API, e.g. https://jobs.example.com. Makes links absolute."
+    )
+    desk_mode: bool = Field(
+        False, description="Set by `todoke dev` alone: loopback, no keys, loopback callbacks allowed."
+    )
+    body_bytes_max: int = Field(16 * 2**20, ge=1024, description="Largest request body, bytes.")
+    stream_heartbeat_seconds: float = Field(
+        15, gt=0, description="Silence on a stream before a comment is sent; below every common proxy's idle limit."
+    )
+
+    # The work.
+    jobs: Words = Field((), description="Modules that declare job types, comma-separated.")
+    slots: int = Field(
+        default_factory=lambda: max(2, os.cpu_count() or 2), ge=1, le=256, description="Jobs one worker runs at once."
+    )
+    lease_seconds: float = Field(15, gt=0, description="How long a claim holds without a heartbeat.")
+    heartbeat_seconds: float = Field(
+        default_factory=lambda known: min(5.0, known.get("lease_seconds", 15.0) / 3),
+        gt=0,
+        description="Pause between renewals of a lease. Default: 5, or a third of a shorter lease.",
+    )
+    sweep_seconds: float = Field(5, gt=0, description="Pause between sweeps for what a hint or NOTIFY missed.")
+    redispatch_seconds: float = Field(
+        30, gt=0, description="Wait before a hint is sent again; doubles each time, up to 15 minutes."
+    )
+    visibility_seconds: int = Field(60, ge=1, le=43200, description="SQS visibility of a received hint.")
+    receive_wait_seconds: int = Field(10, ge=0, le=20, description="SQS long poll.")
+    inline_result_bytes: int = Field(
+        64 * 1024, ge=0, description="Results up to this size live in PostgreSQL, larger ones in S3."
+    )
+    drain_seconds: float = Field(20, ge=0, description="After SIGTERM, how long running jobs may still finish.")
+
+    # Webhooks.
+    signing_secret: SecretStr | None = Field(
+        None, description="whsec_… that signs webhooks; needed before a callbackUrl is accepted."
+    )
+    callback_hosts: Words = Field(
+        (), description="Hosts (or host:port) whose private addresses a callback may reach, comma-separated."
+    )
+    webhook_timeout_seconds: float = Field(15, ge=1, le=30, description="One deadline over a whole delivery attempt.")
+    webhook_slots: int = Field(64, ge=1, le=1024, description="Deliveries one notifier has in flight.")
+
+    # Signals.
+    notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="LISTEN/NOTIFY channel.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged.")
+
+    @field_validator("jobs", "callback_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(",") if word.strip())
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _plain_origin(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("give an http:// or https:// URL")
+        return value.rstrip("/") if value else None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                "TODOKE_HEARTBEAT_SECONDS must be at most half of TODOKE_LEASE_SECONDS, or a live worker loses its jobs"
+            )
+        if self.desk_mode and self.public_url:
+            raise ValueError("desk mode serves this machine only: unset TODOKE_PUBLIC_URL")
+        if self.desk_mode and not is_loopback(self.host):
+            raise ValueError("desk mode serves this machine only: TODOKE_HOST must be a loopback address")
+        return self
+
+    @property
+    def listen_url(self) -> str:
+        """Where LISTEN connects."""
+        return (self.listen_database_url or self.database_url).get_secret_value()
+
+    @property
+    def webhook_lease_seconds(self) -> float:
+        """A delivery lease outlives its deadline, so that no attempt overlaps the next."""
+        return self.webhook_timeout_seconds + 25
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment, let `overrides` (by field name) win. Raises InvalidInput that names each bad setting."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [f"{_shown_name(item['loc'])}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
+        raise InvalidInput("\n".join(lines)) from None
+
+
+def variable_names() -> dict[str, str]:
+    """Map each field to the environment variable that sets it."""
+    fields = Settings.model_fields.items()
+    return {name: str(field.validation_alias or f"TODOKE_{name.upper()}") for name, field in fields}
+
+
+def unknown_variables() -> list[str]:
+    """Variables with our prefix that no setting reads: almost always a misspelling, worth a warning."""
+    known = set(variable_names().values())
+    return sorted(name for name in os.environ if name.startswith("TODOKE_") and name not in known)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether binding `host` keeps the service on this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _shown_name(location: tuple[int | str, ...]) -> str:
+    if not location:
+        return "settings"
+    field = str(location[0])
+    return variable_names().get(field, field)
