@@ -67,7 +67,7 @@ class Unavailable(TodokeError):
     """PostgreSQL, the queue or the object store cannot be reached now."""
 
 
-class JobSignal(Exception):  # noqa: N818 - an intention of job code, not an error
+class JobSignal(Exception):
     """What job code raises to steer its own attempt."""
 
 

@@ -1,0 +1,65 @@
+"""The log of a job: its event types, and the cursor that says how far a reader has got."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+ACCEPTED: Final = "job.accepted"
+STARTED: Final = "job.started"
+RETRYING: Final = "job.retrying"
+SUCCEEDED: Final = "job.succeeded"
+FAILED: Final = "job.failed"
+PROGRESS: Final = "job.progress"
+
+NUMBERED: Final = (ACCEPTED, STARTED, RETRYING, SUCCEEDED, FAILED)
+TERMINAL: Final = (SUCCEEDED, FAILED)
+
+CURSOR = re.compile(r"([0-9a-f]{1,32})\.([0-9]{1,10})")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A fact about a job. `body` is the JSON text every channel sends, byte for byte."""
+
+    job_id: UUID
+    sequence: int
+    type: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a job stands: `story` is its public JSON text, `progress` the latest job.progress event's body."""
+
+    job_id: UUID
+    sequence: int
+    progress_version: int
+    is_terminal: bool
+    progress: str
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A place in one job's log. The epoch changes when numbering may have been lost."""
+
+    epoch: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor | None":
+        """The cursor spelled `text`, or None when it is none."""
+        match = CURSOR.fullmatch(text)
+        return cls(match[1], int(match[2])) if match else None
+
+
+@dataclass(frozen=True)
+class Hint:
+    """One entry of a NOTIFY: this job has reached this sequence and progress version. It may be lost."""
+
+    job_id: UUID
+    sequence: int
+    progress_version: int

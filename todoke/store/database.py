@@ -1,0 +1,115 @@
+"""The way to PostgreSQL: a pool for the hot statements, an engine for everything else, one name for every outage."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from todoke.model.errors import Unavailable
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+# What says "PostgreSQL is away", as opposed to "this statement is wrong". A broken answer mid-query counts.
+OUTAGES = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+)
+CONNECT_SECONDS = 5.0
+STATEMENT_SECONDS = 30.0
+
+
+class Database:
+    """One process's connections to PostgreSQL.
+
+    `transaction()` is for the named hot statements, `read()` for SQLAlchemy Core off the hot path.
+    Raises Unavailable when PostgreSQL cannot be reached.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", engine: AsyncEngine) -> None:
+        self._pool = pool
+        self._engine = engine
+
+    @classmethod
+    async def open(cls, url: str, connections_max: int = 8) -> Self:
+        """Prepare the way; connects when first used, so a process may start before PostgreSQL does."""
+        pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=connections_max,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            max_inactive_connection_lifetime=60,
+            server_settings={"application_name": "todoke"},
+        )
+        with outages_named():
+            await pool
+        return cls(pool, create_async_engine(sqlalchemy_url(url), pool_size=2, pool_pre_ping=True))
+
+    async def close(self) -> None:
+        """Give every connection back; those still busy after five seconds are cut."""
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+        await self._engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One READ COMMITTED transaction; commits at the end of the block, or rolls back when it raises."""
+        with outages_named():
+            async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection, connection.transaction():
+                yield connection
+
+    async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """Rows of a single named statement, outside any transaction."""
+        with outages_named():
+            async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                return await connection.fetch(query, *arguments)
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A SQLAlchemy connection for reading."""
+        with outages_named():
+            async with self._engine.connect() as connection:
+                yield connection
+
+
+@contextlib.contextmanager
+def outages_named() -> Iterator[None]:
+    """Turn a driver's many ways to say "PostgreSQL is away" into Unavailable."""
+    try:
+        yield
+    except OUTAGES as error:
+        raise Unavailable(f"PostgreSQL is unavailable ({type(error).__name__})") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("PostgreSQL is unavailable") from error
+        raise
+
+
+def sqlalchemy_url(url: str) -> str:
+    """The same database in SQLAlchemy's spelling."""
+    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+asyncpg://", url)
+
+
+@cache
+def queries(name: str) -> Mapping[str, str]:
+    """The named statements of `queries/{name}.sql`: each follows a line `-- name: purpose`."""
+    source = Path(__file__).with_name("queries").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- (\w+): .+$", source, flags=re.MULTILINE)
+    return MappingProxyType({key: body.strip() for key, body in zip(parts[1::2], parts[2::2], strict=True)})

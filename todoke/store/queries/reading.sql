@@ -1,0 +1,58 @@
+-- status: one job as its tenant sees it, and what it left behind
+SELECT
+    job_story(job)::text AS story, job.state, job.sequence, job.progress_version,
+    (
+        SELECT coalesce(
+            json_agg(
+                json_build_object('name', name, 'mediaType', media_type, 'bytes', bytes, 'sha256', sha256)
+                ORDER BY position
+            ),
+            '[]'
+        )
+        FROM artifact
+        WHERE artifact.job_id = job.id AND artifact.tenant_id = job.tenant_id
+    )::text AS artifacts,
+    event_body(job, 'snapshot') AS snapshot
+FROM job
+WHERE job.id = $1 AND job.tenant_id = $2
+
+-- artifacts: what a job left behind, in the order it was attached
+SELECT name, media_type, bytes AS size, sha256, content, object_key
+FROM artifact
+WHERE job_id = $1 AND tenant_id = $2
+ORDER BY position
+
+-- heads: where jobs stand now
+SELECT
+    id, sequence, progress_version, state IN ('SUCCESS', 'FAILED') AS is_terminal,
+    event_body(job, 'job.progress') AS progress
+FROM job
+JOIN unnest($1::uuid[], $2::text[]) AS asked (id, tenant_id) USING (id, tenant_id)
+
+-- events: the log of jobs, each after a known sequence, in order
+SELECT event.job_id, event.sequence, event.type, event.body
+FROM event
+JOIN unnest($1::uuid[], $2::text[], $3::int[]) AS asked (job_id, tenant_id, after)
+    ON event.job_id = asked.job_id AND event.tenant_id = asked.tenant_id AND event.sequence > asked.after
+ORDER BY event.job_id, event.sequence
+
+-- epoch: the value that changes when the numbering of this database may have been lost
+SELECT value FROM epoch
+
+-- activity: the newest jobs of one tenant, as a report may show them
+SELECT
+    json_build_object(
+        'jobType', story ->> 'jobType', 'status', story ->> 'status', 'phase', story ->> 'phase',
+        'attempt', attempt, 'errorCode', story ->> 'errorCode',
+        'createdAt', story ->> 'createdAt', 'startedAt', story ->> 'startedAt', 'finishedAt', story ->> 'finishedAt',
+        'waitSeconds', round(extract(epoch FROM started_at - created_at), 3),
+        'runSeconds', round(extract(epoch FROM finished_at - started_at), 3)
+    )::text AS row
+FROM (
+    SELECT job.id, job_story(job) AS story, attempt, created_at, started_at, finished_at
+    FROM job
+    WHERE tenant_id = $1
+    ORDER BY id DESC
+    LIMIT $2
+) AS newest
+ORDER BY id DESC

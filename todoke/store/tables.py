@@ -1,0 +1,130 @@
+"""The tables as SQLAlchemy knows them; the migrations make them, and a test holds the two against each other."""
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+metadata = MetaData()
+
+
+def _moment(name: str, *, nullable: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="PENDING"),
+    Column("params", JSON, nullable=False),
+    Column("metadata", JSON),
+    Column("callback_url", Text),
+    Column("callback_events", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("idempotency_key", Text),
+    Column("request_digest", LargeBinary),
+    Column("sequence", Integer, nullable=False, server_default="1"),
+    Column("progress_version", Integer, nullable=False, server_default="0"),
+    Column("progress_percent", Double),
+    Column("progress_message", Text),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("losses", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False),
+    Column("timeout_seconds", Double, nullable=False),
+    Column("lease", BigInteger, nullable=False, server_default="0"),
+    Column("worker_id", Text),
+    _moment("lease_expires_at"),
+    _moment("due_at", nullable=False),
+    _moment("redispatch_at"),
+    Column("dispatch_count", Integer, nullable=False, server_default="0"),
+    Column("error_code", Text),
+    Column("error", Text),
+    _moment("created_at", nullable=False),
+    _moment("started_at"),
+    _moment("finished_at"),
+    _moment("updated_at", nullable=False),
+    CheckConstraint("state IN ('PENDING', 'PROCESSING', 'SUCCESS', 'FAILED')", name="job_state_known"),
+    CheckConstraint("(state IN ('SUCCESS', 'FAILED')) = (finished_at IS NOT NULL)", name="job_finished_when_terminal"),
+    CheckConstraint(
+        "(lease_expires_at IS NOT NULL) = (state = 'PROCESSING' AND worker_id IS NOT NULL)",
+        name="job_lease_only_while_held",
+    ),
+    Index(
+        "job_idempotency",
+        "tenant_id",
+        "type",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index(
+        "job_redispatch",
+        "redispatch_at",
+        postgresql_where=text("state IN ('PENDING', 'PROCESSING')"),
+    ),
+    Index("job_newest", "tenant_id", "id"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    _moment("at", nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="PENDING"),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("lease", BigInteger, nullable=False, server_default="0"),
+    _moment("due_at", nullable=False),
+    Column("last_status", SmallInteger),
+    Column("last_reason", Text),
+    _moment("created_at", nullable=False),
+    _moment("finished_at"),
+    CheckConstraint("state IN ('PENDING', 'DELIVERED', 'PARKED')", name="delivery_state_known"),
+    Index("delivery_due", "due_at", postgresql_where=text("state = 'PENDING'")),
+)
+
+artifact = Table(
+    "artifact",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("position", SmallInteger, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("content", LargeBinary),
+    Column("object_key", Text),
+    CheckConstraint("(content IS NULL) <> (object_key IS NULL)", name="artifact_in_one_place"),
+)
+
+epoch = Table("epoch", metadata, Column("value", Text, primary_key=True))
