@@ -12,7 +12,7 @@ from typing import Self, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from todoke.model.errors import Unavailable
 
@@ -30,6 +30,7 @@ OUTAGES = (
 )
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
+CLOSE_SECONDS = 5.0
 
 
 class Database:
@@ -39,30 +40,28 @@ class Database:
     Raises Unavailable when PostgreSQL cannot be reached.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", engine: AsyncEngine) -> None:
-        self._pool = pool
-        self._engine = engine
+    def __init__(self, url: str, connections_max: int = 8) -> None:
+        self._url = url
+        self._connections_max = connections_max
 
-    @classmethod
-    async def open(cls, url: str, connections_max: int = 8) -> Self:
-        """Prepare the way; connects when first used, so a process may start before PostgreSQL does."""
-        pool = asyncpg.create_pool(
-            url,
+    async def __aenter__(self) -> Self:
+        """Prepare the way; connects when first used, so that a process may start before PostgreSQL does."""
+        self._pool = await asyncpg.create_pool(
+            self._url,
             min_size=0,
-            max_size=connections_max,
+            max_size=self._connections_max,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
             max_inactive_connection_lifetime=60,
             server_settings={"application_name": "todoke"},
         )
-        with outages_named():
-            await pool
-        return cls(pool, create_async_engine(sqlalchemy_url(url), pool_size=2, pool_pre_ping=True))
+        self._engine = create_async_engine(sqlalchemy_url(self._url), pool_size=2, pool_pre_ping=True)
+        return self
 
-    async def close(self) -> None:
-        """Give every connection back; those still busy after five seconds are cut."""
+    async def __aexit__(self, *_: object) -> None:
+        """Give every connection back; those still busy after a while are cut."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()

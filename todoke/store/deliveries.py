@@ -23,8 +23,17 @@ class Deliveries:
         """Store verdicts. False: the lease has passed on, and the verdict was not a success."""
         columns = zip(
             *(
-                (v.delivery.job_id, v.delivery.sequence, v.delivery.lease, v.state, v.status, v.reason, v.delay)
-                for v in verdicts
+                (
+                    verdict.delivery.job_id,
+                    verdict.delivery.sequence,
+                    verdict.delivery.lease,
+                    verdict.state,
+                    verdict.status,
+                    verdict.reason,
+                    verdict.delay,
+                    verdict.is_charged,
+                )
+                for verdict in verdicts
             ),
             strict=True,
         )

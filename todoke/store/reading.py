@@ -6,23 +6,35 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import JSON, ColumnElement, Double, cast, extract, func, literal_column, select
+
 from todoke.model.event import Event, Head
-from todoke.model.job import Artifact, State
+from todoke.model.job import TERMINAL, Artifact, State
 from todoke.store.database import Database, queries
+from todoke.store.tables import job
 
 SQL = queries("reading")
+ACTIVITY = ("jobType", "status", "phase", "attempt", "errorCode", "createdAt", "startedAt", "finishedAt")
 
 
 @dataclass(frozen=True)
 class Status:
     """One job as its tenant sees it. `story` and `artifacts` are public JSON; `snapshot` is an event's text."""
 
+    job_id: UUID
+    tenant_id: str
     story: dict[str, Any]
     state: State
     sequence: int
     progress_version: int
+    epoch: str
     artifacts: list[dict[str, Any]]
     snapshot: str
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self.state in TERMINAL
 
 
 class Reader:
@@ -38,10 +50,13 @@ class Reader:
             return None
         row = rows[0]
         return Status(
+            job_id=job_id,
+            tenant_id=tenant_id,
             story=json.loads(row["story"]),
             state=State(row["state"]),
             sequence=row["sequence"],
             progress_version=row["progress_version"],
+            epoch=row["epoch"],
             artifacts=json.loads(row["artifacts"]),
             snapshot=row["snapshot"],
         )
@@ -71,5 +86,23 @@ class Reader:
 
     async def activity(self, tenant_id: str, rows_max: int) -> list[dict[str, Any]]:
         """The tenant's newest jobs, newest first, in the shape JobContext.activity promises."""
-        rows = await self._database.fetch(SQL["activity"], tenant_id, rows_max)
-        return [json.loads(row["row"]) for row in rows]
+        newest = (
+            select(
+                literal_column("job_story(job)", JSON).label("story"),
+                _seconds(job.c.started_at - job.c.created_at).label("wait"),
+                _seconds(job.c.finished_at - job.c.started_at).label("run"),
+            )
+            .where(job.c.tenant_id == tenant_id)
+            .order_by(job.c.id.desc())
+            .limit(rows_max)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(newest)).all()
+        return [
+            {**{key: row.story[key] for key in ACTIVITY}, "waitSeconds": row.wait, "runSeconds": row.run}
+            for row in rows
+        ]
+
+
+def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
+    return cast(func.round(extract("epoch", interval), 3), Double)

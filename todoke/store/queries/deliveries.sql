@@ -23,10 +23,10 @@ JOIN event USING (job_id, sequence, tenant_id)
 WITH asked AS (
     SELECT *
     FROM unnest(
-        $1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::smallint[], $6::text[], $7::float8[]
-    ) AS asked (job_id, sequence, lease, state, status, reason, delay)
+        $1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::smallint[], $6::text[], $7::float8[], $8::boolean[]
+    ) AS asked (job_id, sequence, lease, state, status, reason, delay, is_charged)
 ), held AS (
-    SELECT delivery.job_id, delivery.sequence
+    SELECT delivery.job_id, delivery.sequence, asked.lease
     FROM delivery
     JOIN asked USING (job_id, sequence)
     WHERE delivery.state <> 'DELIVERED' AND (delivery.lease = asked.lease OR asked.state = 'DELIVERED')
@@ -35,12 +35,13 @@ WITH asked AS (
 )
 UPDATE delivery
 SET state = asked.state,
+    attempt = delivery.attempt - (NOT asked.is_charged)::int,
     last_status = asked.status,
     last_reason = asked.reason,
     due_at = clock_timestamp() + asked.delay * interval '1 second',
     finished_at = CASE WHEN asked.state <> 'PENDING' THEN clock_timestamp() END
 FROM asked
-JOIN held USING (job_id, sequence)
+JOIN held USING (job_id, sequence, lease)
 WHERE delivery.job_id = held.job_id AND delivery.sequence = held.sequence
 RETURNING delivery.job_id, delivery.sequence
 

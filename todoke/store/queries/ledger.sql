@@ -164,7 +164,7 @@ FROM settled
 WITH overdue AS (
     SELECT job.id
     FROM job
-    WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= clock_timestamp() AND claimable(job)
+    WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= now() AND claimable(job)
     ORDER BY job.redispatch_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
@@ -173,8 +173,7 @@ UPDATE job
 SET dispatch_count = job.dispatch_count + 1,
     redispatch_at = clock_timestamp()
         + least(900, $2::float8 * 2 ^ least(job.dispatch_count, 16)) * interval '1 second'
-FROM overdue
-WHERE job.id = overdue.id
+WHERE job.id = ANY (ARRAY(SELECT id FROM overdue))
 RETURNING job.id
 
 -- dispatch_soon: have the next sweep name these jobs, because their hints could not be sent

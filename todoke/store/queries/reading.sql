@@ -1,6 +1,7 @@
 -- status: one job as its tenant sees it, and what it left behind
 SELECT
     job_story(job)::text AS story, job.state, job.sequence, job.progress_version,
+    (SELECT value FROM epoch) AS epoch,
     (
         SELECT coalesce(
             json_agg(
@@ -38,21 +39,3 @@ ORDER BY event.job_id, event.sequence
 
 -- epoch: the value that changes when the numbering of this database may have been lost
 SELECT value FROM epoch
-
--- activity: the newest jobs of one tenant, as a report may show them
-SELECT
-    json_build_object(
-        'jobType', story ->> 'jobType', 'status', story ->> 'status', 'phase', story ->> 'phase',
-        'attempt', attempt, 'errorCode', story ->> 'errorCode',
-        'createdAt', story ->> 'createdAt', 'startedAt', story ->> 'startedAt', 'finishedAt', story ->> 'finishedAt',
-        'waitSeconds', round(extract(epoch FROM started_at - created_at), 3),
-        'runSeconds', round(extract(epoch FROM finished_at - started_at), 3)
-    )::text AS row
-FROM (
-    SELECT job.id, job_story(job) AS story, attempt, created_at, started_at, finished_at
-    FROM job
-    WHERE tenant_id = $1
-    ORDER BY id DESC
-    LIMIT $2
-) AS newest
-ORDER BY id DESC

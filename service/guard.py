@@ -1,0 +1,53 @@
+"""Keeps other web sites out of an API that asks for no key: foreign Host values and cross-site writes."""
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.problems import Problem
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OWN_SITE = frozenset({"same-origin", "none"})
+
+
+class Guard:
+    """ASGI middleware. A page in the same browser can reach loopback, so the address alone proves nothing:
+
+    a foreign Host betrays DNS rebinding (421), a foreign Origin or Sec-Fetch-Site another site's page (403).
+    """
+
+    def __init__(self, app: ASGIApp, extra_hosts: Iterable[str] = ()) -> None:
+        self._app = app
+        self._hosts = LOOPBACK_HOSTS.union(extra_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._judge(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+        else:
+            await problem.response()(scope, receive, send)
+
+    def _judge(self, method: str, headers: Headers) -> Problem | None:
+        host = headers.get("host", "")
+        if _hostname(f"//{host}") not in self._hosts:
+            return Problem(421, "HOST_REFUSED", "this API answers to its own host name only; check the Host header")
+        if method in SAFE_METHODS:
+            return None
+        origin = headers.get("origin")
+        if headers.get("sec-fetch-site", "none") not in OWN_SITE or (origin and not _is_same(origin, host)):
+            return Problem(403, "CROSS_SITE_REFUSED", "a page of another site may not write here")
+        return None
+
+
+def _is_same(origin: str, host: str) -> bool:
+    return origin.partition("://")[2].lower() == host.lower()
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,29 @@
+"""The addresses a job is known by."""
+
+from uuid import UUID
+
+
+class Links:
+    """Paths; absolute where a public URL is known."""
+
+    def __init__(self, public_url: str | None) -> None:
+        self._base = public_url or ""
+
+    def absolute(self, path: str) -> str:
+        """`path` as callers elsewhere reach it."""
+        return self._base + path
+
+    @staticmethod
+    def status_path(job_id: UUID) -> str:
+        """Where a job is polled."""
+        return f"/jobs/{job_id}"
+
+    @staticmethod
+    def events_path(job_id: UUID) -> str:
+        """Where a job's events stream."""
+        return f"/jobs/{job_id}/events"
+
+    @staticmethod
+    def result_path(job_id: UUID) -> str:
+        """Where a job's result is fetched."""
+        return f"/jobs/{job_id}/result"

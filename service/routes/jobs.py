@@ -1,0 +1,61 @@
+"""`GET /jobs/{id}`: the poll. 202 while the job runs, 200 when it has ended, however it ended."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from service.identity import Identity, identify
+from service.links import Links
+from todoke.model.errors import NotFound
+from todoke.model.ids import parse_id
+from todoke.model.job import State
+from todoke.store.reading import Reader, Status
+
+RETRY_AFTER_SECONDS = 2
+
+
+async def find(reader: Reader, job_id: str, identity: Identity) -> Status:
+    """The caller's job. Raises NotFound for any other, a malformed id included."""
+    parsed = parse_id(job_id)
+    status = await reader.status(parsed, identity.tenant_id) if parsed else None
+    if status is None:
+        raise NotFound("job not found")
+    return status
+
+
+class JobRoutes:
+    """Status of a job."""
+
+    def __init__(self, reader: Reader, links: Links) -> None:
+        self._reader = reader
+        self._links = links
+
+    def add_to(self, router: APIRouter) -> None:
+        """Offer the routes."""
+        router.add_api_route("/jobs/{job_id}", self._status, methods=["GET"], tags=["jobs"], summary="Poll a job")
+
+    async def _status(
+        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]
+    ) -> Response:
+        status = await find(self._reader, job_id, identity)
+        etag = f'"{status.epoch}.{status.sequence}.{status.progress_version}"'
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        if status.is_terminal:
+            if status.state is State.SUCCESS:
+                headers["Location"] = self._links.result_path(status.job_id)
+            return JSONResponse(self._body(status), 200, headers)
+        headers |= {"Location": self._links.status_path(status.job_id), "Retry-After": str(RETRY_AFTER_SECONDS)}
+        return JSONResponse({**self._body(status), "pollAfterMs": RETRY_AFTER_SECONDS * 1000}, 202, headers)
+
+    def _body(self, status: Status) -> dict[str, object]:
+        job_id = status.job_id
+        return {
+            **status.story,
+            "artifacts": status.artifacts,
+            "statusUrl": self._links.status_path(job_id),
+            "eventsUrl": self._links.absolute(self._links.events_path(job_id)),
+            "resultUrl": self._links.absolute(self._links.result_path(job_id)),
+        }

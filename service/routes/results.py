@@ -1,0 +1,80 @@
+"""`GET /jobs/{id}/result`: the content itself when small, a redirect to a link signed now when large."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import RedirectResponse, Response
+
+from service.identity import Identity, identify
+from service.routes.jobs import find
+from todoke.blobs.port import Blobs
+from todoke.model.errors import NoResult, NotFinished, NotFound
+from todoke.model.job import Artifact, State
+from todoke.store.reading import Reader
+
+LINK_SECONDS = 900
+# What a job made may be hostile: it is downloaded, never guessed at, and runs in no origin of ours.
+SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
+
+
+class ResultRoutes:
+    """Results of a job."""
+
+    def __init__(self, reader: Reader, blobs: Blobs) -> None:
+        self._reader = reader
+        self._blobs = blobs
+
+    def add_to(self, router: APIRouter) -> None:
+        """Offer the routes."""
+        router.add_api_route(
+            "/jobs/{job_id}/result", self._result, methods=["GET"], tags=["jobs"], summary="Fetch the result of a job"
+        )
+
+    async def _result(
+        self,
+        job_id: str,
+        identity: Annotated[Identity, Depends(identify)],
+        inline: Annotated[bool, Query(description="Show it in the browser instead of downloading it.")] = False,
+        artifact: Annotated[str | None, Query(description="Its name; the main artifact without.")] = None,
+    ) -> Response:
+        status = await find(self._reader, job_id, identity)
+        if status.state is State.FAILED:
+            raise NoResult("job not finished")
+        if status.state is not State.SUCCESS:
+            raise NotFinished("job not finished")
+        artifacts = await self._reader.artifacts(status.job_id, identity.tenant_id)
+        return await self._answer(_choose(artifacts, artifact), inline=inline)
+
+    async def _answer(self, artifact: Artifact, *, inline: bool) -> Response:
+        if artifact.object_key is not None:
+            url = await self._blobs.link(
+                artifact.object_key,
+                filename=artifact.name,
+                media_type=artifact.media_type,
+                seconds=LINK_SECONDS,
+                inline=inline,
+            )
+            return RedirectResponse(url, 303, {"Cache-Control": "no-store"})
+        headers = {
+            "Content-Type": artifact.media_type,
+            "Content-Disposition": disposition(artifact.name, inline=inline),
+            "Content-Security-Policy": SANDBOX,
+            "X-Content-Type-Options": "nosniff",
+            "ETag": f'"{artifact.sha256}"',
+            "Cache-Control": "private, no-cache",
+        }
+        return Response(artifact.content, 200, headers)
+
+
+def disposition(filename: str, *, inline: bool) -> str:
+    """Content-Disposition with a file name of any script (RFC 6266)."""
+    kind = "inline" if inline else "attachment"
+    return f"{kind}; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def _choose(artifacts: list[Artifact], name: str | None) -> Artifact:
+    for artifact in artifacts:
+        if name is None or artifact.name == name:
+            return artifact
+    raise NotFound("artifact not found")

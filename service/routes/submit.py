@@ -1,0 +1,147 @@
+"""`POST /{job-type}`: validate, accept, 202. The job is kept before the answer leaves; its hint follows."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from todoke.wire.destination import check_url
+
+from service.dispatcher import Dispatcher
+from service.identity import identify
+from service.links import Links
+from service.problems import Problem, ProblemError
+from service.submission import Submission, digest, parse_key, parse_submission, submission_model
+from todoke.jobs.catalog import JobType
+from todoke.model.errors import InvalidInput, KeyReused
+from todoke.model.ids import new_id
+from todoke.model.job import Accepted, NewJob
+from todoke.runtime.batcher import Batcher
+from todoke.runtime.settings import Settings
+
+RETRY_AFTER_SECONDS = 3
+
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class SubmitRoutes:
+    """One route for each job type of the catalog."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        batcher: Batcher[NewJob, Accepted | KeyReused],
+        dispatcher: Dispatcher,
+        links: Links,
+    ) -> None:
+        self._settings = settings
+        self._batcher = batcher
+        self._dispatcher = dispatcher
+        self._links = links
+
+    def add_to(self, router: APIRouter, job_type: JobType) -> None:
+        """Offer `job_type` at `POST /{name}`."""
+        model = submission_model(job_type)
+        router.add_api_route(
+            f"/{job_type.name}",
+            self._endpoint(job_type, model),
+            methods=["POST"],
+            status_code=202,
+            summary=job_type.summary,
+            tags=["jobs"],
+            openapi_extra={
+                "requestBody": {"content": {"application/json": {"schema": _inline_schema(model)}}},
+                "parameters": [IDEMPOTENCY_KEY],
+            },
+            operation_id=f"submit_{job_type.name.replace('-', '_')}",
+        )
+
+    def _endpoint(self, job_type: JobType, model: type[Submission]) -> Endpoint:
+        async def submit(request: Request) -> Response:
+            body = await _read(request, self._settings.body_bytes_max)
+            submission = parse_submission(model, body, request.headers.get("content-type", ""))
+            job = await self._job(request, job_type, submission, body)
+            answer = await self._batcher.put(job)
+            if isinstance(answer, KeyReused):
+                raise answer
+            if not answer.is_replay:
+                self._dispatcher.hint(answer.id)
+            return self._accepted(answer)
+
+        return submit
+
+    async def _job(self, request: Request, job_type: JobType, submission: Submission, body: bytes) -> NewJob:
+        identity = await identify(request)
+        key = parse_key(request.headers.get("idempotency-key"))
+        self._check_callback(submission)
+        params = getattr(submission, "params")  # noqa: B009 - a field each type's own model adds
+        has_metadata = submission.metadata is not None
+        return NewJob(
+            id=new_id(),
+            tenant_id=identity.tenant_id,
+            type=job_type.name,
+            params=params.model_dump_json(by_alias=True, exclude_unset=True),
+            max_attempts=job_type.max_attempts,
+            timeout_seconds=job_type.timeout,
+            metadata=_json_text(submission.metadata) if has_metadata else None,
+            callback_url=submission.callback_url,
+            callback_events=submission.callback_events if submission.callback_url else (),
+            idempotency_key=key,
+            request_digest=digest(body) if key else None,
+        )
+
+    def _check_callback(self, submission: Submission) -> None:
+        if submission.callback_url is None:
+            return
+        if self._settings.signing_secret is None:
+            raise InvalidInput("callbackUrl: this service has no signing secret yet; set TODOKE_SIGNING_SECRET")
+        check_url(
+            submission.callback_url,
+            allowed_hosts=self._settings.callback_hosts,
+            allow_loopback=self._settings.desk_mode,
+        )
+
+    def _accepted(self, answer: Accepted) -> Response:
+        links = self._links
+        body = {
+            "jobId": str(answer.id),
+            "statusUrl": links.status_path(answer.id),
+            "eventsUrl": links.absolute(links.events_path(answer.id)),
+            "resultUrl": links.absolute(links.result_path(answer.id)),
+        }
+        headers = {"Location": links.status_path(answer.id), "Retry-After": str(RETRY_AFTER_SECONDS)}
+        if answer.is_replay:
+            headers["Idempotent-Replayed"] = "true"
+        return JSONResponse(body, 202, headers)
+
+
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "Same key and same body: the same job. Same key and another body: 422.",
+}
+
+
+async def _read(request: Request, bytes_max: int) -> bytes:
+    """The body, given up as soon as it is known to be too large."""
+    too_large = ProblemError(Problem(413, "BODY_TOO_LARGE", f"the body may have at most {bytes_max} bytes"))
+    if int(request.headers.get("content-length") or 0) > bytes_max:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > bytes_max:
+            raise too_large
+    return bytes(body)
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _inline_schema(model: type[Submission]) -> dict[str, Any]:
+    """The body's JSON Schema with its definitions inside, because OpenAPI knows nothing of `$defs` beside it."""
+    return model.model_json_schema(by_alias=True)

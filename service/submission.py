@@ -1,0 +1,102 @@
+"""The body of a submit: what may stand in it, read from bytes without trusting them."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
+from pydantic_core import from_json
+
+from service.problems import Problem, ProblemError, pointer
+from todoke.jobs.catalog import JobType
+from todoke.model import event
+from todoke.model.errors import InvalidInput
+
+METADATA_BYTES_MAX = 2048
+KEY = re.compile(r'"?([\x21-\x7e]{1,255}?)"?')
+
+EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed"]
+
+
+class Submission(BaseModel):
+    """What every job type's submit body shares; `params` is added for each type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=None)
+
+    callback_url: str | None = Field(
+        None, alias="callbackUrl", description="Where the signed webhook goes.", examples=["https://example.com/hook"]
+    )
+    callback_events: tuple[EventType, ...] = Field(
+        event.TERMINAL, alias="callbackEvents", description="Which events the callback receives."
+    )
+    metadata: dict[str, JsonValue] | None = Field(
+        None, description=f"Echoed in status, events and webhooks; at most {METADATA_BYTES_MAX} bytes of JSON."
+    )
+
+    @field_validator("metadata")
+    @classmethod
+    def _small(cls, value: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        if value is None:
+            return None
+        if len(json.dumps(value)) > METADATA_BYTES_MAX:
+            raise ValueError(f"at most {METADATA_BYTES_MAX} bytes of JSON")
+        if _has_nul(value):
+            raise ValueError("a NUL character cannot be kept")
+        return value
+
+
+def submission_model(job_type: JobType) -> type[Submission]:
+    """The submit body of one job type; `params` may be left out when all of its own fields may."""
+    name = "".join(word.capitalize() for word in job_type.name.split("-")) + "Submission"
+    may_be_absent = not any(item.is_required() for item in job_type.params.model_fields.values())
+    default = Field(default_factory=job_type.params) if may_be_absent else Field()
+    return create_model(name, __base__=Submission, params=(job_type.params, default))
+
+
+def parse_submission(model: type[Submission], body: bytes, content_type: str) -> Submission:
+    """Read a body; none at all, whatever its content type, means `{}` (legacy clients send that).
+
+    Raises ProblemError 400 when it is not JSON, 415 when it does not even claim to be, InvalidInput otherwise.
+    """
+    try:
+        return model.model_validate_json(body.strip() or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise ProblemError(_not_json(content_type, first["msg"])) from None
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        errors = tuple({"pointer": pointer(item["loc"]), "detail": item["msg"]} for item in details)
+        where = errors[0]["pointer"] or "the body"
+        raise InvalidInput(f"{where}: {errors[0]['detail']}", errors[:100]) from None
+
+
+def parse_key(value: str | None) -> str | None:
+    """The idempotency key in a header, quoted or bare."""
+    if value is None:
+        return None
+    match = KEY.fullmatch(value.strip())
+    if match is None:
+        raise InvalidInput("Idempotency-Key: 1 to 255 printable ASCII characters without spaces")
+    return match[1]
+
+
+def digest(body: bytes) -> bytes:
+    """Tells one JSON body from another, whatever its spacing and the order of its members."""
+    value = from_json(body.strip() or b"{}")
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+
+def _not_json(content_type: str, why: str) -> Problem:
+    if content_type and "json" not in content_type:
+        return Problem(415, "UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
+    return Problem(400, "MALFORMED_JSON", why)
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, Mapping):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_nul, value))

@@ -1,0 +1,171 @@
+"""What every test may stand on: a real PostgreSQL, real SQS and S3 endpoints, a real API on a real socket."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import boto3
+import httpx
+import pytest
+import uvicorn
+
+from todoke.dev.aws import KEY_ID, REGION, SECRET, Emulator
+from todoke.dev.postgres import Postgres
+from todoke.runtime.settings import Settings, load_settings
+from todoke.store.database import Database
+from todoke.store.ledger import Ledger
+from todoke.store.migrate import migrate
+from todoke.store.reading import Reader
+
+SIGNING_SECRET = "whsec_" + "VGhpcyBpcyBhIHRlc3Qgc2VjcmV0IG9mIDMyIGJ5dGU="
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="A skipped test fails the run: CI has what tests need.")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Tests decide their settings; whatever the machine has set stays out."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("TODOKE_", "AWS_")) or name in ("DATABASE_URL", "SQS_QUEUE_URL"):
+                patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres") / "data", secrets.token_hex(), durable=False) as server:
+        migrate(_database(server, "todoke"))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    with Emulator(tmp_path_factory.mktemp("aws") / "aws") as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> Iterator[str]:
+    """A migrated database of this test's own."""
+    name = f"test_{secrets.token_hex(6)}"
+    asyncio.run(_administer(postgres, f"CREATE DATABASE {name} TEMPLATE todoke"))
+    url = _database(postgres, name)
+    asyncio.run(_execute(url, "UPDATE epoch SET value = left(md5(random()::text), 8)"))
+    yield url
+    asyncio.run(_administer(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def queue_url(emulator: Emulator) -> Iterator[str]:
+    """A queue of this test's own."""
+    client = boto3.client("sqs", endpoint_url=emulator.url, region_name=REGION)
+    url = client.create_queue(QueueName=f"test-{secrets.token_hex(6)}")["QueueUrl"]
+    yield url
+    client.delete_queue(QueueUrl=url)
+    client.close()
+
+
+@pytest.fixture
+def settings(database_url: str, queue_url: str, emulator: Emulator) -> Settings:
+    return make_settings(database_url, queue_url, emulator)
+
+
+def make_settings(database_url: str, queue_url: str, emulator: Emulator, **overrides: object) -> Settings:
+    """Desk settings on the test's own parts."""
+    values = {
+        "database_url": database_url,
+        "sqs_queue_url": queue_url,
+        "s3_bucket": emulator.places.bucket,
+        "aws_region": REGION,
+        "aws_endpoint_url": emulator.url,
+        "signing_secret": SIGNING_SECRET,
+        "desk_mode": True,
+        "sweep_seconds": 0.5,
+        "log_level": "WARNING",
+    }
+    return load_settings(**(values | overrides))
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with Database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+def ledger(database: Database, settings: Settings) -> Ledger:
+    return Ledger(database, settings.notify_channel)
+
+
+@pytest.fixture
+def reader(database: Database) -> Reader:
+    return Reader(database)
+
+
+@contextlib.asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[str]:
+    """The API on a free port of its own, in this process; the block gets its URL."""
+    from service.app import create_app
+
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=3))
+    with server.capture_signals():
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            assert not task.done(), task.exception()
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            await until(lambda: app.state.hub.is_ready)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            app.state.hub.drain()
+            server.should_exit = True
+            await task
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a running API."""
+    async with serve(settings) as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+        yield client
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for a condition, bounded."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def _database(server: Postgres, name: str) -> str:
+    return server.url.rsplit("/", 1)[0] + "/" + name
+
+
+async def _administer(server: Postgres, statement: str) -> None:
+    await _execute(_database(server, "postgres"), statement)
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

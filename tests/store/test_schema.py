@@ -1,0 +1,53 @@
+"""The migrations make what the tables say, and the hot statements stay on their indexes."""
+
+import re
+
+import asyncpg
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from todoke.store.database import queries, sqlalchemy_url
+from todoke.store.tables import metadata
+
+
+async def test_tables_and_migrations_agree(database_url: str) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    engine = create_async_engine(sqlalchemy_url(database_url))
+    async with engine.connect() as connection:
+        found = await connection.run_sync(differences)
+    await engine.dispose()
+    assert found == []
+
+
+async def test_every_table_names_its_tenant() -> None:
+    for table in metadata.tables.values():
+        assert table.name == "epoch" or "tenant_id" in table.columns, table.name
+
+
+async def test_hot_statements_use_indexes(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(
+            "INSERT INTO job (id, tenant_id, type, params, max_attempts, timeout_seconds, due_at, created_at,"
+            " updated_at, redispatch_at)"
+            " SELECT gen_random_uuid(), 'default', 't', '{}', 5, 60, now(), now(), now(), now() + interval '1 hour'"
+            " FROM generate_series(1, 20000)"
+        )
+        await connection.execute("ANALYZE job")
+        for name in ("claim", "renew", "report", "settle", "redispatch"):
+            plan = await _plan(connection, queries("ledger")[name])
+            assert "Seq Scan on job" not in plan, f"{name}:\n{plan}"
+    finally:
+        await connection.close()
+
+
+async def _plan(connection: "asyncpg.Connection[asyncpg.Record]", query: str) -> str:
+    nulls = ", ".join(["NULL"] * max(int(number) for number in re.findall(r"\$(\d+)", query)))
+    await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE hot AS {query}")
+    rows = await connection.fetch(f"EXPLAIN EXECUTE hot ({nulls})")
+    await connection.execute("DEALLOCATE hot")
+    return "\n".join(row[0] for row in rows)

@@ -1,0 +1,5 @@
+"""`python -m todoke` is the command line."""
+
+from todoke.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""Server-Sent Events as bytes (WHATWG HTML §9.2): frames and comments, nothing of connections."""
+
+import codecs
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+RETRY_MILLISECONDS = (1_000, 5_000)
+
+
+def frame(event: str, data: str, frame_id: str | None = None) -> bytes:
+    """One event. Only a frame with an id moves the reader's Last-Event-ID."""
+    lines = [f"event: {event}"]
+    if frame_id is not None:
+        lines.append(f"id: {frame_id}")
+    lines += [f"data: {line}" for line in data.split("\n")]
+    return "\n".join([*lines, "", ""]).encode()
+
+
+def comment(text: str) -> bytes:
+    """A line that browsers read past: it opens a stream or keeps it alive."""
+    return f": {text}\n\n".encode()
+
+
+def retry(spread: tuple[int, int] = RETRY_MILLISECONDS) -> bytes:
+    """Tell the reader how long to wait before it reconnects; random, so that readers cut together come apart."""
+    return f"retry: {random.randint(*spread)}\n\n".encode()  # noqa: S311 - jitter is no secret
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An event as a reader gets it; `last_event_id` is the cursor in force after it."""
+
+    event: str
+    data: str
+    last_event_id: str
+
+
+class Decoder:
+    """Bytes to frames by the rules a browser follows; feed it whatever arrives."""
+
+    def __init__(self) -> None:
+        self.retry_milliseconds: int | None = None
+        self.last_event_id = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+        self._event = ""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> Iterator[Frame]:
+        """The frames that `chunk` completes."""
+        text = self._rest + self._decode.decode(chunk)
+        # A lone CR at the end may be half of a CRLF, so it waits for what follows.
+        ended = text[:-1] if text.endswith("\r") else text
+        lines = ended.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self._rest = lines.pop() + text[len(ended) :]
+        for line in lines:
+            if line:
+                self._take(line)
+            elif (frame := self._dispatch()) is not None:
+                yield frame
+
+    def _take(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            self._event = value
+        elif name == "data":
+            self._data.append(value)
+        elif name == "id" and "\0" not in value:
+            self.last_event_id = value
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry_milliseconds = int(value)
+
+    def _dispatch(self) -> Frame | None:
+        event, data = self._event or "message", self._data
+        self._event, self._data = "", []
+        return Frame(event, "\n".join(data), self.last_event_id) if data else None
