@@ -58,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
         version="0.1.0",
         lifespan=lifespan,
+        max_body_size=settings.body_bytes_max,
     )
     submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX), dispatcher, links)
     router = APIRouter()

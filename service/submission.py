@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from todoke.model import event
 from todoke.model.errors import InvalidInput
 
 METADATA_BYTES_MAX = 2048
-KEY = re.compile(r'"?([\x21-\x7e]{1,255}?)"?')
+ERRORS_MAX = 100
+KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed"]
 
@@ -60,26 +62,25 @@ def parse_submission(model: type[Submission], body: bytes, content_type: str) ->
 
     Raises ProblemError 400 when it is not JSON, 415 when it does not even claim to be, InvalidInput otherwise.
     """
+    text = body.strip() or b"{}"
     try:
-        return model.model_validate_json(body.strip() or b"{}")
+        _refuse_infinite(from_json(text, allow_inf_nan=False))
+        return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise ProblemError(_not_json(content_type, first["msg"])) from None
-        details = error.errors(include_url=False, include_input=False, include_context=False)
-        errors = tuple({"pointer": pointer(item["loc"]), "detail": item["msg"]} for item in details)
-        where = errors[0]["pointer"] or "the body"
-        raise InvalidInput(f"{where}: {errors[0]['detail']}", errors[:100]) from None
+        raise _invalid(error) from None
+    except ValueError as error:
+        raise ProblemError(_not_json(content_type, str(error))) from None
 
 
 def parse_key(value: str | None) -> str | None:
     """The idempotency key in a header, quoted or bare."""
     if value is None:
         return None
-    match = KEY.fullmatch(value.strip())
-    if match is None:
-        raise InvalidInput("Idempotency-Key: 1 to 255 printable ASCII characters without spaces")
-    return match[1]
+    is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    key = value[1:-1] if is_quoted else value
+    if not KEY.fullmatch(key):
+        raise InvalidInput("Idempotency-Key: 1 to 255 printable ASCII characters")
+    return key
 
 
 def digest(body: bytes) -> bytes:
@@ -92,6 +93,25 @@ def _not_json(content_type: str, why: str) -> Problem:
     if content_type and "json" not in content_type:
         return Problem(415, "UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
     return Problem(400, "MALFORMED_JSON", why)
+
+
+def _invalid(error: ValidationError) -> InvalidInput:
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    errors = tuple({"pointer": pointer(item["loc"]), "detail": item["msg"]} for item in details[:ERRORS_MAX])
+    return InvalidInput(f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}", errors)
+
+
+def _refuse_infinite(value: Any) -> None:
+    """1e999 is JSON and yet no number that could be kept."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float) and math.isinf(item):
+            raise InvalidInput("a number is too large")
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
 
 
 def _has_nul(value: Any) -> bool:

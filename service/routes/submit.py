@@ -11,7 +11,6 @@ from todoke.wire.destination import check_url
 from service.dispatcher import Dispatcher
 from service.identity import identify
 from service.links import Links
-from service.problems import Problem, ProblemError
 from service.submission import Submission, digest, parse_key, parse_submission, submission_model
 from todoke.jobs.catalog import JobType
 from todoke.model.errors import InvalidInput, KeyReused
@@ -59,7 +58,7 @@ class SubmitRoutes:
 
     def _endpoint(self, job_type: JobType, model: type[Submission]) -> Endpoint:
         async def submit(request: Request) -> Response:
-            body = await _read(request, self._settings.body_bytes_max)
+            body = await request.body()
             submission = parse_submission(model, body, request.headers.get("content-type", ""))
             job = await self._job(request, job_type, submission, body)
             answer = await self._batcher.put(job)
@@ -123,19 +122,6 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     "description": "Same key and same body: the same job. Same key and another body: 422.",
 }
-
-
-async def _read(request: Request, bytes_max: int) -> bytes:
-    """The body, given up as soon as it is known to be too large."""
-    too_large = ProblemError(Problem(413, "BODY_TOO_LARGE", f"the body may have at most {bytes_max} bytes"))
-    if int(request.headers.get("content-length") or 0) > bytes_max:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > bytes_max:
-            raise too_large
-    return bytes(body)
 
 
 def _json_text(value: object) -> str:
