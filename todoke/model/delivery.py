@@ -9,6 +9,7 @@ from uuid import UUID
 # where a deploy of the receiver usually ends.
 RETRY_SECONDS = (5, 30, 120, 600, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 ATTEMPTS_MAX = len(RETRY_SECONDS) + 1
+FORGIVEN_SECONDS = 5.0
 
 
 class DeliveryState(StrEnum):
@@ -17,6 +18,22 @@ class DeliveryState(StrEnum):
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
     PARKED = "PARKED"
+
+
+class Reason(StrEnum):
+    """Why an attempt ended as it did; stored first in a delivery's reason, for programs."""
+
+    DELIVERED = "delivered"
+    HTTP_STATUS = "http_status"
+    REDIRECT = "redirect_not_followed"
+    TIMEOUT = "timeout"
+    DNS = "dns_failed"
+    CONNECT = "connect_failed"
+    TLS = "tls_failed"
+    DISCONNECTED = "disconnected"
+    PROTOCOL = "protocol_error"
+    BLOCKED = "blocked_address"
+    SENDER = "sender_fault"
 
 
 @dataclass(frozen=True)
@@ -39,13 +56,17 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one attempt came to. `status`: HTTP status, None when no answer came. `reason`: short, for a person."""
+    """What one attempt came to. `status`: HTTP status, None when no answer came. `reason`: short, for a person.
+
+    delay: seconds until it is due again. is_charged: whether the attempt uses up one of the schedule's.
+    """
 
     delivery: Delivery
     state: DeliveryState
     status: int | None
     reason: str
     delay: float = 0
+    is_charged: bool = True
 
 
 def judge(delivery: Delivery, status: int | None, reason: str) -> Verdict:
@@ -55,6 +76,12 @@ def judge(delivery: Delivery, status: int | None, reason: str) -> Verdict:
     if delivery.attempt >= ATTEMPTS_MAX:
         return Verdict(delivery, DeliveryState.PARKED, status, reason)
     return Verdict(delivery, DeliveryState.PENDING, status, reason, retry_delay(delivery.attempt))
+
+
+def forgive(delivery: Delivery, reason: str) -> Verdict:
+    """A fault on our own side costs the delivery nothing: it is tried again soon, as the same attempt."""
+    delay = FORGIVEN_SECONDS * random.uniform(1.0, 1.25)  # noqa: S311 - jitter is no secret
+    return Verdict(delivery, DeliveryState.PENDING, None, reason, delay, is_charged=False)
 
 
 def retry_delay(attempt: int) -> float:

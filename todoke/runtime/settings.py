@@ -5,6 +5,7 @@
 
 import ipaddress
 import os
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -18,7 +19,9 @@ Words = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """Read once at start, then frozen. Names are `TODOKE_` + the field, except the four the original fixed."""
 
-    model_config = SettingsConfigDict(env_prefix="TODOKE_", frozen=True, populate_by_name=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="TODOKE_", frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True
+    )
 
     # The real parts.
     database_url: SecretStr = Field(
@@ -82,6 +85,12 @@ class Settings(BaseSettings):
     )
     webhook_timeout_seconds: float = Field(15, ge=1, le=30, description="One deadline over a whole delivery attempt.")
     webhook_slots: int = Field(64, ge=1, le=1024, description="Deliveries one notifier has in flight.")
+
+    # The desk.
+    pg_bin: Path | None = Field(
+        None,
+        description="bin folder of the PostgreSQL that `todoke dev` runs. Default: the wheel's, then the system's.",
+    )
 
     # Signals.
     notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="LISTEN/NOTIFY channel.")

@@ -1,0 +1,46 @@
+"""Writes verdicts in groups: one flush in flight, what comes meanwhile forms the next."""
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from todoke.model.delivery import Verdict
+from todoke.runtime.batcher import Batcher
+from todoke.store.deliveries import Deliveries
+
+log = structlog.get_logger()
+
+VERDICTS_MAX = 100
+FIRST_PAUSE_SECONDS = 0.1
+MOST_PAUSE_SECONDS = 2.0
+
+
+class Recorder:
+    """Stores what attempts came to, as long as it is worth storing."""
+
+    def __init__(self, deliveries: Deliveries) -> None:
+        self._batcher: Batcher[Verdict, bool] = Batcher(deliveries.record, VERDICTS_MAX)
+
+    async def record(self, verdict: Verdict, until: float) -> None:
+        """Store one verdict; while that fails, try again until `until` (monotonic seconds, the end of the lease).
+
+        After it the delivery is due again anyway, and the receiver knows the repeat by its webhook-id.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        while not await self._is_settled(verdict, is_last=time.monotonic() + pause > until):
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
+            pause = min(MOST_PAUSE_SECONDS, pause * 2)
+
+    async def _is_settled(self, verdict: Verdict, is_last: bool) -> bool:
+        names = {"job_id": str(verdict.delivery.job_id), "sequence": verdict.delivery.sequence}
+        try:
+            is_current = await self._batcher.put(verdict)
+        except Exception as error:
+            if is_last:
+                log.warning("verdict.dropped", **names, reason=str(error))
+            return is_last
+        if not is_current:
+            log.info("verdict.stale", **names)
+        return True
