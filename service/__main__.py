@@ -4,9 +4,9 @@ import socket
 import sys
 from types import FrameType
 
-import sse_starlette.sse
 import structlog
 import uvicorn
+from sse_starlette.sse import AppStatus
 
 from service.app import create_app
 from service.hub import Hub
@@ -44,7 +44,8 @@ def main() -> int:
     configure_logging("api", settings.log_level)
     for name in unknown_variables():
         log.warning("settings.unknown", variable=name)
-    sse_starlette.sse.AppStatus.disable_automatic_graceful_drain()  # ours tells each reader when to come back
+    # It would cut every stream at once; ours tells each reader when to come back.
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
     app = create_app(settings)
     server = Server(
         uvicorn.Config(

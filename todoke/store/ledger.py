@@ -103,8 +103,12 @@ class Ledger:
         return await self._ids("redispatch", jobs_max, again_seconds)
 
     async def dispatch_soon(self, ids: Sequence[UUID]) -> None:
-        """Let the next sweep send the hints of these jobs."""
+        """Let the next sweep send the hints of these jobs, which the queue did not take."""
         await self._ids("dispatch_soon", list(ids))
+
+    async def put_off(self, ids: Sequence[UUID], seconds: float) -> None:
+        """Let a sweep send the hints of these jobs `seconds` from now, unless somebody holds them by then."""
+        await self._ids("put_off", list(ids), seconds)
 
     async def standing(self, ids: Sequence[UUID]) -> dict[UUID, asyncpg.Record]:
         """What became of jobs that could not be claimed: state, type, is_held, is_due by id."""

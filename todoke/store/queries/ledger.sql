@@ -178,6 +178,14 @@ RETURNING job.id
 
 -- dispatch_soon: have the next sweep name these jobs, because their hints could not be sent
 UPDATE job
-SET redispatch_at = clock_timestamp()
+SET redispatch_at = clock_timestamp(),
+    -- A hint that never left does not count as one nobody came for.
+    dispatch_count = greatest(0, job.dispatch_count - 1)
 FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS unsent
 WHERE job.id = unsent.id AND job.state IN ('PENDING', 'PROCESSING')
+
+-- put_off: have a later sweep name these jobs, because the worker that got their hints cannot run them
+UPDATE job
+SET redispatch_at = clock_timestamp() + $2::float8 * interval '1 second'
+FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS unknown
+WHERE job.id = unknown.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL

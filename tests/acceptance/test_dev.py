@@ -1,0 +1,124 @@
+"""`todoke dev`: what it promises about its files, its processes and its end."""
+
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import Desk
+from tests.acceptance.polling import finished, submit
+
+FACTS = {
+    "url", "databaseUrl", "sqsQueueUrl", "dlqUrl", "s3Bucket", "awsEndpointUrl", "awsRegion", "awsAccessKeyId",
+    "awsSecretAccessKey", "notifyChannel", "signingSecret", "pids",
+}  # fmt: skip
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def test_dev_json(desk: Desk) -> None:
+    facts = desk.facts
+    assert set(facts) == FACTS
+    assert stat.S_IMODE((desk.state / "dev.json").stat().st_mode) == 0o600
+    assert facts["databaseUrl"].startswith("postgresql://")
+    assert facts["signingSecret"].startswith("whsec_")
+    assert set(facts["pids"]) == {"api", "worker", "notifier", "postgres", "aws"}
+    assert all(is_alive(pid) for pids in facts["pids"].values() for pid in pids)
+    assert f"todoke ready {facts['url']}\n" in desk.lines
+
+
+def test_a_second_instance_on_the_same_folder_refuses(desk: Desk) -> None:
+    second = Desk(desk.state)
+    assert second.process.wait(20) != 0
+    second._reader.join(5)
+    assert str(desk.process.pid) in "".join(second.lines)
+    assert second.process.stdout is not None
+    second.process.stdout.close()
+    assert httpx.get(f"{desk.url}/readyz").status_code == 200
+
+
+def test_only_loopback_is_served(desk: Desk) -> None:
+    port = int(desk.url.rsplit(":", 1)[1])
+    for address in _own_addresses():
+        with socket.socket() as probe:
+            assert probe.connect_ex((address, port)) != 0
+
+
+def _own_addresses() -> list[str]:
+    found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+    return [str(item[4][0]) for item in found if not str(item[4][0]).startswith("127.")]
+
+
+@pytest.mark.parametrize(("name", "value"), [("TODOKE_PUBLIC_URL", "https://x.example"), ("TODOKE_HOST", "0.0.0.0")])
+def test_desk_mode_refuses_to_face_the_world(tmp_path: Path, name: str, value: str) -> None:
+    desk = Desk(tmp_path / "state", **{name: value})
+    assert desk.process.wait(20) != 0
+    desk._reader.join(5)
+    assert name in "".join(desk.lines)
+    assert desk.process.stdout is not None
+    desk.process.stdout.close()
+
+
+def test_data_survives_a_stop_and_nothing_is_left_running(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "state").wait_ready()
+    pids = [pid for pids in desk.facts["pids"].values() for pid in pids]
+    with httpx.Client(base_url=desk.url) as client:
+        job_id = submit(client, params={"csv": "a\n1\n"})
+        before = finished(client, job_id)
+    began = time.monotonic()
+    assert desk.stop() == 0
+    assert time.monotonic() - began < 10
+    assert not [pid for pid in pids if is_alive(pid)]
+    again = Desk(tmp_path / "state").wait_ready()
+    try:
+        with httpx.Client(base_url=again.url, follow_redirects=True) as client:
+            assert finished(client, job_id) == before
+            assert client.get(before["downloadUrl"]).status_code == 200
+    finally:
+        again.stop()
+
+
+def test_every_child_that_is_killed_comes_back_and_jobs_go_on(tmp_path: Path) -> None:
+    desk = Desk(
+        tmp_path / "state", TODOKE_LEASE_SECONDS="2", TODOKE_SWEEP_SECONDS="0.5", TODOKE_REDISPATCH_SECONDS="1"
+    ).wait_ready()
+    try:
+        with httpx.Client(base_url=desk.url, timeout=20) as client:
+            for kind in ("worker", "notifier", "api", "aws", "postgres"):
+                folder = tmp_path / kind
+                folder.mkdir()
+                job_id = submit(client, "/paced", params={"folder": str(folder), "steps": 2})
+                (folder / "1").touch()
+                until(lambda job_id=job_id: _attempt(client, job_id) >= 1)
+                before = desk.facts
+                os.kill(before["pids"][kind][0], signal.SIGKILL)
+                until(lambda kind=kind, before=before: desk.facts["pids"][kind] != before["pids"][kind])
+                (folder / "2").touch()
+                assert finished(client, job_id)["status"] == "success", kind
+                assert {**desk.facts, "pids": 0} == {**before, "pids": 0}, "only process ids change"
+                until(lambda: client.get("/readyz").status_code == 200)
+    finally:
+        desk.stop()
+
+
+def _attempt(client: httpx.Client, job_id: str) -> int:
+    return int(client.get(f"/jobs/{job_id}").json()["attempt"])

@@ -1,0 +1,67 @@
+"""Outcomes and progress in group commits; a message goes only after the commit that makes it unnecessary."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from todoke.model.errors import Unavailable
+from todoke.model.job import Outcome, Progress, State
+from todoke.runtime.batcher import Batcher
+from worker.ending import WORKER_FAULT
+
+log = structlog.get_logger()
+
+BATCH_MAX = 200
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 3.0
+
+Settle = Callable[[Sequence[Outcome]], Awaitable[Sequence[bool]]]
+Report = Callable[[Sequence[Progress]], Awaitable[Sequence[bool]]]
+LetGo = Callable[[str], None]
+
+
+class Completer:
+    """`settle` and `report` are the ledger's, for this worker. `forget` deletes a message, `show` returns it."""
+
+    def __init__(self, settle: Settle, report: Report, forget: LetGo, show: LetGo) -> None:
+        self._settling: Batcher[Outcome, bool] = Batcher(settle, BATCH_MAX)
+        self._reporting: Batcher[Progress, bool] = Batcher(report, BATCH_MAX)
+        self._forget, self._show = forget, show
+
+    async def report(self, progress: Progress) -> bool:
+        """Store progress. False: the lease is no longer ours. Raises Unavailable."""
+        return await self._reporting.put(progress)
+
+    async def settle(self, outcome: Outcome, receipt: str) -> bool:
+        """Record how an attempt ended, however long PostgreSQL is away. False: the lease is no longer ours.
+
+        An outcome that cannot be stored as it is ends the job as FAILED with WORKER_FAULT.
+        """
+        try:
+            is_ours = await self._settled(outcome)
+        except Exception:
+            log.exception("outcome.refused", job_id=str(outcome.id), lease=outcome.lease)
+            words = "the outcome of the job could not be recorded"
+            is_ours = await self._settled(Outcome(outcome.id, outcome.lease, State.FAILED, WORKER_FAULT, words))
+        if is_ours:
+            self._let_go(outcome, receipt)
+        return is_ours
+
+    def _let_go(self, outcome: Outcome, receipt: str) -> None:
+        """A job due at once keeps its message; for one due later the sweep sends a new hint when it is due."""
+        if outcome.state is State.PROCESSING and outcome.delay == 0:
+            self._show(receipt)
+        else:
+            self._forget(receipt)
+
+    async def _settled(self, outcome: Outcome) -> bool:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._settling.put(outcome)
+            except Unavailable as error:
+                # The commit may have happened: then the next try is told False, and the row stands as it should.
+                log.warning("outcome.waiting", job_id=str(outcome.id), reason=str(error))
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
