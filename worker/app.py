@@ -52,15 +52,18 @@ async def run(settings: Settings) -> None:
     """Work until a stop signal, then drain. Raises InvalidInput or StartFailed when it cannot start."""
     if not settings.sqs_queue_url:
         raise InvalidInput("SQS_QUEUE_URL is not set: a worker takes its hints from there")
-    async with stop_signals() as stopping, _rooms(settings) as rooms:
+    async with (
+        stop_signals() as stopping,
+        _rooms(settings) as rooms,
         # Leases are kept until the last attempt is settled, and a sweep under way ends by itself.
-        async with running(
+        running(
             every(settings.heartbeat_seconds, rooms.heartbeat.beat, asyncio.Event()),
             every(settings.sweep_seconds, rooms.sweeper.sweep, stopping),
-        ):
-            async with running(rooms.receiver.run()):
-                await stopping.wait()
-            await _drain(rooms, settings.drain_seconds)
+        ),
+    ):
+        async with running(rooms.receiver.run()):
+            await stopping.wait()
+        await _drain(rooms, settings.drain_seconds)
     log.info("worker.stopped")
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
@@ -136,7 +137,7 @@ def main() -> int:
         program.send({"kind": "broken", "message": ending.one_line(error)})
         return 1
     program.send({"kind": "ready", "types": {name: found.isolation for name, found in catalog.items()}})
-    program.work(catalog)
+    return program.work(catalog)
 
 
 def end_at_once() -> NoReturn:
@@ -197,7 +198,8 @@ def _take_pipes() -> tuple[int, int]:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] - a TextIOWrapper in every real start
+    assert isinstance(sys.stdout, TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)
     return inbound, outbound
 
 

@@ -153,7 +153,7 @@ class Context:
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name.strip() or name in (".", "..") or len(name) > NAME_CHARACTERS_MAX:
+    if not name.strip() or name in (".", "..") or len(name) > NAME_CHARACTERS_MAX:
         raise ValueError(f"artifact name {str(name)[:80]!r}: give 1 to {NAME_CHARACTERS_MAX} characters")
     if "/" in name or "\\" in name or CONTROL.search(name):
         raise ValueError(f"artifact name {name!r}: no slash, backslash or control character")

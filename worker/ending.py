@@ -1,14 +1,16 @@
 """How the run of an attempt can end, and what each ending means for its job."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from todoke.model.job import Artifact, Attempt, Outcome, State
-from todoke.model.retry import MOST_SECONDS, backoff
+from todoke.model.retry import backoff
 
 TEXT_CHARACTERS_MAX = 2000
+RETRY_SECONDS_MAX = 24 * 3600.0
 CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 JOB_ERROR = "JOB_ERROR"
@@ -110,11 +112,10 @@ def one_line(error: BaseException) -> str:
 
 
 def seconds(value: object) -> float:
-    """A delay asked for by job code: within 0 and the longest backoff, whatever was given."""
-    try:
-        return min(max(float(value), 0.0), MOST_SECONDS)  # type: ignore[arg-type] - job code gives anything
-    except (TypeError, ValueError):
+    """A delay asked for by job code: 0 to a day, and 0 for what is no number."""
+    if not isinstance(value, int | float) or math.isnan(value):
         return 0.0
+    return min(max(float(value), 0.0), RETRY_SECONDS_MAX)
 
 
 def _ended(

@@ -24,6 +24,6 @@ class Held:
         return self.attempt.id, self.attempt.lease
 
     def interrupt(self, ending: Ending) -> None:
-        """Stop the run with this ending. The first interruption counts; one that comes after the run changes nothing."""
+        """Stop the run with this ending. Only the first interruption counts, and none that comes after the run."""
         if not self.interruption.done():
             self.interruption.set_result(ending)

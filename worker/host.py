@@ -42,7 +42,7 @@ class Host:
         try:
             child = await self._lend(order)
         except StartFailed as error:
-            log.error("child.unstartable", reason=str(error))
+            log.warning("child.unstartable", reason=str(error))
             return Released(WORKER_FAULT, str(error), START_AGAIN_SECONDS)
         try:
             async with asyncio.timeout(order.timeout_seconds):

@@ -38,7 +38,7 @@ class OwnLedger:
 
     async def standing(self, ids: Sequence[UUID]) -> Mapping[UUID, Mapping[str, Any]]:
         """The state of jobs that could not be claimed."""
-        return await self._ledger.standing(ids)
+        return {id_: dict(row) for id_, row in (await self._ledger.standing(ids)).items()}
 
     async def is_reachable(self) -> None:
         """Raises Unavailable while PostgreSQL is away."""

@@ -182,7 +182,7 @@ class Child:
             while (frame := await frames.receive(stdout)) is not None:
                 self._hear(frame)
         except (frames.BrokenFrame, LookupError, TypeError, ValueError) as error:
-            log.error("child.broken", pid=self.pid, reason=repr(error))
+            log.warning("child.broken", pid=self.pid, reason=repr(error))
         finally:
             self.kill()
 

@@ -46,6 +46,7 @@ class Receiver:
         self._resolving: Batcher[Message, Attempt | Fate] = Batcher(hints.resolve, CLAIM_BATCH_MAX)
         self._always, self._busy, self._reachable = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._always.set()
+        self._away = asyncio.Event()
         self._is_stopping = False
         self._open: set[asyncio.Task[None]] = set()
 
@@ -72,10 +73,10 @@ class Receiver:
         while True:
             try:
                 await self._is_reachable()
+                self._away.clear()
                 self._reachable.set()
                 pause = FIRST_PAUSE_SECONDS
-                while self._reachable.is_set():
-                    await asyncio.sleep(FIRST_PAUSE_SECONDS)
+                await self._away.wait()
             except Exception as error:
                 log.warning("receiving.paused", reason=str(error) or repr(error), retry_seconds=pause)
             await asyncio.sleep(_jittered(pause))
@@ -128,6 +129,7 @@ class Receiver:
                 self._let_go(message, answer)
             else:
                 self._reachable.clear()
+                self._away.set()
                 log.warning("hint.unclaimed", reason=str(answer) or repr(answer))
                 self._return([message])
 
@@ -146,5 +148,3 @@ class Receiver:
 
 def _jittered(seconds: float) -> float:
     return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
-
-

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -65,13 +65,15 @@ class _TooLargeError(Exception):
     """An artifact that neither fits beside the job nor has an object store to go to."""
 
 
-async def _tried(put: "Callable[[], asyncio._CoroutineLike[None]]") -> None:
+async def _tried(put: Callable[[], Awaitable[None]]) -> None:
     for number in range(1, UPLOAD_TRIES):
         try:
-            return await put()
+            await put()
         except Unavailable:
             await asyncio.sleep(UPLOAD_PAUSE_SECONDS * number)
-    return await put()
+        else:
+            return
+    await put()
 
 
 def _look(content: bytes | Path, inline_bytes_max: int) -> tuple[int, str, bytes | Path]:

@@ -26,8 +26,17 @@ BODY_CHARACTERS_MAX = 200
 class SqsQueue:
     """The port over boto3. Long polls have a client and threads of their own, so that they starve nothing."""
 
-    def __init__(self, queue_url: str, *, region: str, endpoint_url: str | None = None, poll_seconds: int = 20) -> None:
+    def __init__(
+        self,
+        queue_url: str,
+        *,
+        region: str,
+        endpoint_url: str | None = None,
+        poll_seconds: int = 20,
+        visibility_seconds: int = 60,
+    ) -> None:
         self._url = queue_url
+        self._visibility_seconds = visibility_seconds
         self._calls, self._polls = Threads("sqs", CALLS_MAX), Threads("sqs-poll", RECEIVES_MAX)
         session = boto3.session.Session(region_name=region)
         self._sqs = session.client(
@@ -49,6 +58,7 @@ class SqsQueue:
             region=settings.aws_region,
             endpoint_url=settings.aws_endpoint_url,
             poll_seconds=settings.receive_wait_seconds,
+            visibility_seconds=settings.visibility_seconds,
         )
 
     def close(self) -> None:
@@ -81,6 +91,7 @@ class SqsQueue:
                 QueueUrl=self._url,
                 MaxNumberOfMessages=messages_max,
                 WaitTimeSeconds=wait_seconds,
+                VisibilityTimeout=self._visibility_seconds,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
         )

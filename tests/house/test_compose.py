@@ -1,0 +1,175 @@
+"""compose.yaml and Dockerfile, as far as they can be held to the code without an engine."""
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import REPOSITORY
+from todoke.blobs.s3 import S3Blobs
+from todoke.dev import aws
+from todoke.model.ids import new_id
+from todoke.queue.sqs import SqsQueue
+from todoke.runtime.settings import variable_names
+
+TEXT = (REPOSITORY / "compose.yaml").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = YAML(typ="safe").load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("setup", "api", "worker", "notifier")
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+NGINX = (REPOSITORY / "docs/gateway/nginx.conf").read_text(encoding="utf-8")
+
+# Read by boto3, not by us.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+# One runs once; two serve nothing that could be asked.
+WITHOUT_HEALTHCHECK = {"setup", "worker", "notifier"}
+
+
+def test_the_file_fits_the_compose_schema() -> None:
+    program = Path(sys.executable).with_name("check-jsonschema")
+    command = [program, "--builtin-schema", "vendor.compose-spec", REPOSITORY / "compose.yaml"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_a_setting(name: str) -> None:
+    assert set(SERVICES[name]["environment"]) <= {*variable_names().values(), *CREDENTIALS}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_desk_mode_stays_at_the_desk(name: str) -> None:
+    assert "TODOKE_DESK_MODE" not in SERVICES[name]["environment"]
+
+
+def test_images_are_pinned() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    for image in images:
+        assert re.search(r":\d+(\.\d+)*(-[a-z]+)?$", image), image
+
+
+def test_the_emulator_is_the_one_of_the_desk() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    [pinned] = [item for item in project["project"]["optional-dependencies"]["embedded"] if "ministack" in item]
+    assert SERVICES["aws"]["image"].rpartition(":")[2] == pinned.partition("==")[2]
+
+
+def test_our_image_carries_our_version() -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert {SERVICES[name]["image"] for name in OURS} == {f"todoke:{version}"}
+
+
+def test_health_is_checked_where_there_is_something_to_ask() -> None:
+    assert {name for name, service in SERVICES.items() if "healthcheck" not in service} == WITHOUT_HEALTHCHECK
+
+
+def test_whoever_is_waited_for_can_get_healthy() -> None:
+    for service in SERVICES.values():
+        for name, how in service.get("depends_on", {}).items():
+            assert how["condition"] != "service_healthy" or "healthcheck" in SERVICES[name]
+
+
+def test_ports_are_published_on_this_machine_only() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_secrets_come_from_the_environment_and_say_so_when_missing() -> None:
+    uses = re.findall(r"\$\{(\w+)([^}]*)\}", TEXT)
+    assert {name for name, _ in uses} == {"POSTGRES_PASSWORD", "TODOKE_SIGNING_SECRET"}
+    assert all(re.fullmatch(r":\?\S.*", what) for _, what in uses), uses
+
+
+def test_the_gateway_meets_the_api() -> None:
+    """The API binds loopback only, so both must stand in one network namespace."""
+    assert SERVICES["api"]["network_mode"] == "service:gateway"
+    environment = SERVICES["api"]["environment"]
+    assert f"server {environment['TODOKE_HOST']}:{environment['TODOKE_PORT']};" in NGINX
+    [port] = SERVICES["gateway"]["ports"]
+    assert f"listen {port.rpartition(':')[2]};" in NGINX
+    assert "./docs/gateway/nginx.conf:/etc/nginx/nginx.conf:ro" in SERVICES["gateway"]["volumes"]
+
+
+def test_names_agree_with_what_setup_makes() -> None:
+    environment = SERVICES["worker"]["environment"]
+    assert environment["SQS_QUEUE_URL"].endswith(f"/{aws.QUEUE}")
+    assert environment["SQS_QUEUE_URL"].startswith(environment["AWS_ENDPOINT_URL"])
+    assert environment["TODOKE_S3_BUCKET"] == aws.BUCKET
+    assert environment["AWS_REGION"] == aws.REGION
+    assert {environment[name] for name in CREDENTIALS} == {aws.KEY_ID}
+    assert "todoke.dev.aws import ensure" in SERVICES["setup"]["command"][-1]
+
+
+def test_the_emulator_answers_to_the_name_links_are_signed_for() -> None:
+    [alias] = SERVICES["aws"]["networks"]["default"]["aliases"]
+    assert alias.endswith(".localhost")
+    assert SERVICES["worker"]["environment"]["AWS_ENDPOINT_URL"] == f"http://{alias}:4566"
+    assert SERVICES["aws"]["ports"] == ["127.0.0.1:4566:4566"]
+
+
+async def test_that_name_serves_queue_and_bucket_alike(emulator: aws.Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator looks at Host to tell services and buckets apart, so any name will not do."""
+    real, alias = socket.getaddrinfo, str(urlsplit(SERVICES["worker"]["environment"]["AWS_ENDPOINT_URL"]).hostname)
+
+    def resolve(host: str | bytes, *arguments: Any, **named: Any) -> Any:
+        return real("127.0.0.1" if host in (alias, alias.encode()) else host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    url = emulator.url.replace("127.0.0.1", alias)
+    places = await asyncio.to_thread(aws.ensure, url)
+    environment = SERVICES["worker"]["environment"]
+    assert urlsplit(places.queue_url).path == urlsplit(environment["SQS_QUEUE_URL"]).path
+    queue = SqsQueue(places.queue_url, region=aws.REGION, endpoint_url=url)
+    blobs = S3Blobs(places.bucket, region=aws.REGION, endpoint_url=url)
+    with contextlib.closing(queue), contextlib.closing(blobs):
+        job_id = new_id()
+        assert await queue.send([job_id]) == []
+        [message] = await queue.receive(1, 5)
+        assert message.job_id == job_id
+        await queue.delete([message.receipt])
+        await blobs.put("test/alias", b"content", "text/plain", hashlib.sha256(b"content").hexdigest())
+        link = await blobs.link("test/alias", filename="a.txt", media_type="text/plain", seconds=60, inline=False)
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(link)).content == b"content"
+
+
+def test_postgres_keeps_its_data_where_version_18_puts_it() -> None:
+    assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
+
+
+def test_workers_get_time_to_drain() -> None:
+    for name in ("worker", "notifier"):
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > 20
+
+
+def test_the_image_is_built_from_what_it_needs() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    copied = {
+        source.rstrip("/")
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    assert all((REPOSITORY / source).exists() for source in copied)
+    wanted = {*project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"], project["project"]["readme"]}
+    assert copied == wanted | {"pyproject.toml", "constraints.txt", *project["project"]["license-files"]}
+
+
+def test_the_image_runs_as_nobody_in_particular_and_without_tools_of_development() -> None:
+    last = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert re.search(r"^USER [1-9]\d*$", last, re.MULTILINE)
+    assert "-c constraints.txt ." in DOCKERFILE
+    assert "[dev" not in DOCKERFILE
+    assert "embedded" not in DOCKERFILE
