@@ -6,8 +6,6 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
-from todoke.blobs.s3 import S3Blobs
-from todoke.queue.sqs import SqsQueue
 
 from service import problems
 from service.dispatcher import Dispatcher
@@ -19,9 +17,11 @@ from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
+from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
 from todoke.model.errors import KeyReused
 from todoke.model.job import Accepted, NewJob
+from todoke.queue.sqs import SqsQueue
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.settings import Settings
@@ -58,7 +58,6 @@ def create_app(settings: Settings) -> FastAPI:
         description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
         version="0.1.0",
         lifespan=lifespan,
-        max_body_size=settings.body_bytes_max,
     )
     submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX), dispatcher, links)
     router = APIRouter()

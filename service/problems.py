@@ -1,7 +1,6 @@
 """Every error answer as application/problem+json (RFC 9457). `detail` keeps the words legacy clients know."""
 
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
 import structlog
 from fastapi import FastAPI, Request
@@ -30,6 +29,20 @@ STATUS_OF: dict[type[TodokeError], int] = {
     NoResult: 409,
 }
 UNAVAILABLE_SECONDS = "2"
+# By hand, because http.HTTPStatus words 413 and 422 differently from one Python to the next.
+TITLES = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    421: "Misdirected Request",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class Problem:
         """As HTTP."""
         body: dict[str, object] = {
             "type": f"urn:todoke:problem:{self.code.lower().replace('_', '-')}",
-            "title": HTTPStatus(self.status).phrase,
+            "title": TITLES.get(self.status, "Error"),
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
@@ -99,16 +112,16 @@ async def _on_unavailable(_request: Request, error: Exception) -> Response:
 
 async def _on_validation(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = tuple({"pointer": pointer(item["loc"]), "detail": str(item["msg"])} for item in error.errors())
+    errors = tuple(mistake(item["loc"], item["msg"]) for item in error.errors())
     return Problem(422, InvalidInput.code, "the request is not valid", errors).response()
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    is_job = error.status_code == HTTPStatus.NOT_FOUND and request.url.path.startswith("/jobs/")
-    status = HTTPStatus(error.status_code)
+    is_job = error.status_code == 404 and request.url.path.startswith("/jobs/")
+    code = TITLES.get(error.status_code, "Error").upper().replace(" ", "_")
     detail = "job not found" if is_job else str(error.detail)
-    return Problem(status, status.name, detail, headers=dict(error.headers or {})).response()
+    return Problem(error.status_code, code, detail, headers=dict(error.headers or {})).response()
 
 
 async def _on_fault(_request: Request, error: Exception) -> Response:
@@ -116,6 +129,7 @@ async def _on_fault(_request: Request, error: Exception) -> Response:
     return Problem(500, "INTERNAL", "something went wrong on our side; it is logged").response()
 
 
-def pointer(location: tuple[int | str, ...]) -> str:
-    """Where a bad value stands, as a JSON Pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+def mistake(location: tuple[int | str, ...], message: str) -> dict[str, str]:
+    """One bad value: where it stands, as a JSON Pointer (RFC 6901), and what is wrong with it."""
+    path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    return {"pointer": path, "detail": message.removeprefix("Value error, ")}

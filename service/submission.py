@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
 from pydantic_core import from_json
+from starlette.requests import Request
 
-from service.problems import Problem, ProblemError, pointer
+from service.problems import Problem, ProblemError, mistake
 from todoke.jobs.catalog import JobType
 from todoke.model import event
 from todoke.model.errors import InvalidInput
@@ -72,6 +73,19 @@ def parse_submission(model: type[Submission], body: bytes, content_type: str) ->
         raise ProblemError(_not_json(content_type, str(error))) from None
 
 
+async def read_body(request: Request, bytes_max: int) -> bytes:
+    """The whole body. Raises ProblemError 413 as soon as it is known to be too large."""
+    too_large = ProblemError(Problem(413, "CONTENT_TOO_LARGE", f"the body may have at most {bytes_max} bytes"))
+    if int(request.headers.get("content-length") or 0) > bytes_max:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > bytes_max:
+            raise too_large
+    return bytes(body)
+
+
 def parse_key(value: str | None) -> str | None:
     """The idempotency key in a header, quoted or bare."""
     if value is None:
@@ -97,7 +111,7 @@ def _not_json(content_type: str, why: str) -> Problem:
 
 def _invalid(error: ValidationError) -> InvalidInput:
     details = error.errors(include_url=False, include_input=False, include_context=False)
-    errors = tuple({"pointer": pointer(item["loc"]), "detail": item["msg"]} for item in details[:ERRORS_MAX])
+    errors = tuple(mistake(item["loc"], item["msg"]) for item in details[:ERRORS_MAX])
     return InvalidInput(f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}", errors)
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
+from service.app import create_app
 from todoke.dev.aws import KEY_ID, REGION, SECRET, Emulator
 from todoke.dev.postgres import Postgres
 from todoke.runtime.settings import Settings, load_settings
@@ -122,8 +123,6 @@ def reader(database: Database) -> Reader:
 @contextlib.asynccontextmanager
 async def serve(settings: Settings) -> AsyncIterator[str]:
     """The API on a free port of its own, in this process; the block gets its URL."""
-    from service.app import create_app
-
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=3))
     with server.capture_signals():

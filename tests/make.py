@@ -15,9 +15,7 @@ WORKER = "worker-of-the-test"
 
 def make_job(**changes: Any) -> NewJob:
     """A job as submitted."""
-    job = NewJob(
-        id=new_id(), tenant_id=TENANT, type=TYPE, params="{}", max_attempts=5, timeout_seconds=60.0
-    )
+    job = NewJob(id=new_id(), tenant_id=TENANT, type=TYPE, params="{}", max_attempts=5, timeout_seconds=60.0)
     return replace(job, **changes)
 
 

@@ -59,9 +59,7 @@ def dev(
 
     sys.exit(
         stack.run(
-            stack.Options(
-                port=port, state=state, api=api, workers=workers, notifiers=notifiers, restart=not no_restart
-            )
+            stack.Options(port=port, state=state, api=api, workers=workers, notifiers=notifiers, restart=not no_restart)
         )
     )
 

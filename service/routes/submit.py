@@ -6,18 +6,18 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from todoke.wire.destination import check_url
 
 from service.dispatcher import Dispatcher
 from service.identity import identify
 from service.links import Links
-from service.submission import Submission, digest, parse_key, parse_submission, submission_model
+from service.submission import Submission, digest, parse_key, parse_submission, read_body, submission_model
 from todoke.jobs.catalog import JobType
 from todoke.model.errors import InvalidInput, KeyReused
 from todoke.model.ids import new_id
 from todoke.model.job import Accepted, NewJob
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
+from todoke.wire.destination import check_url
 
 RETRY_AFTER_SECONDS = 3
 
@@ -58,7 +58,7 @@ class SubmitRoutes:
 
     def _endpoint(self, job_type: JobType, model: type[Submission]) -> Endpoint:
         async def submit(request: Request) -> Response:
-            body = await request.body()
+            body = await read_body(request, self._settings.body_bytes_max)
             submission = parse_submission(model, body, request.headers.get("content-type", ""))
             job = await self._job(request, job_type, submission, body)
             answer = await self._batcher.put(job)

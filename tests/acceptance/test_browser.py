@@ -99,7 +99,7 @@ async def test_event_source_resumes_where_it_was_cut(desk: Desk, page: Page, tmp
         line.cut()
         (tmp_path / "2").touch()
         (tmp_path / "3").touch()
-        events = await seen(page, 5, "job.succeeded")
+        events = await seen(page, 4, "job.succeeded")
         numbered = [event for event in events if event["type"] != "job.progress"]
         assert [(event["type"], event["sequence"]) for event in numbered] == [
             ("job.accepted", 1),

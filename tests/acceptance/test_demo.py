@@ -2,14 +2,18 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.async_api import async_playwright
 
+from tests.acceptance.polling import finished, submit
 from tests.conftest import REPOSITORY
+from todoke.dev.demo import read_params
 
 DATA = REPOSITORY.parent / "shared" / "data"
 TODOKE = str(Path(sys.executable).with_name("todoke"))
@@ -23,8 +27,6 @@ def run_demo(tmp_path: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _wide() -> dict[str, str]:
-    import os
-
     return os.environ | {"COLUMNS": "160"}
 
 
@@ -77,15 +79,12 @@ def test_the_demo_misses_a_file_kindly(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real data files is not beside this checkout")
-def test_every_real_file_becomes_a_report(tmp_path: Path, client: object) -> None:
-    from tests.acceptance.polling import finished, submit
-    from todoke.dev.demo import read_params
-
+def test_every_real_file_becomes_a_report(client: httpx.Client) -> None:
     for path in sorted(DATA.iterdir()):
         params = read_params(path)
-        status = finished(client, submit(client, params=params), 110)  # type: ignore[arg-type]
+        status = finished(client, submit(client, params=params), 110)
         assert status["status"] == "success", (path.name, status["error"])
-        summary = client.get(status["resultUrl"], params={"artifact": "result.json"}).json()  # type: ignore[attr-defined]
+        summary = client.get(status["resultUrl"], params={"artifact": "result.json"}).json()
         assert summary["rowCount"] == _rows(path), path.name
 
 

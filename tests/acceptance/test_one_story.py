@@ -28,13 +28,12 @@ async def frames(url: str, job_id: str) -> list[sse.Frame]:
 
 
 async def test_polling_sse_and_webhook_tell_one_story(desk: Desk) -> None:
-    async with Receiver(desk.facts["signingSecret"]) as receiver:
-        async with httpx.AsyncClient(base_url=desk.url) as client:
-            body = {"params": {"csv": CSV}, "callbackUrl": receiver.url, "metadata": {"order": "届け"}}
-            job_id = (await client.post("/generate-report", json=body)).json()["jobId"]
-            streamed, received = await asyncio.gather(frames(desk.url, job_id), receiver.next())
-            polled = (await client.get(f"/jobs/{job_id}")).json()
-            log = await client.get(f"/jobs/{job_id}/events", headers={"Accept": "application/json"})
+    async with Receiver(desk.facts["signingSecret"]) as receiver, httpx.AsyncClient(base_url=desk.url) as client:
+        body = {"params": {"csv": CSV}, "callbackUrl": receiver.url, "metadata": {"order": "届け"}}
+        job_id = (await client.post("/generate-report", json=body)).json()["jobId"]
+        streamed, received = await asyncio.gather(frames(desk.url, job_id), receiver.next())
+        polled = (await client.get(f"/jobs/{job_id}")).json()
+        log = await client.get(f"/jobs/{job_id}/events", headers={"Accept": "application/json"})
     numbered = [frame for frame in streamed if frame.event != "job.progress"]
     assert [frame.event for frame in numbered] == ["job.accepted", "job.started", "job.succeeded"]
     assert any(frame.event == "job.progress" for frame in streamed), "progress is reported as the job works"

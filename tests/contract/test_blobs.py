@@ -84,7 +84,7 @@ async def test_anyone_may_follow_a_link(blobs: S3Blobs) -> None:
 
 @pytest.mark.parametrize("endpoint", ["ministack"], indirect=True)
 async def test_the_store_refuses_other_content_than_announced(blobs: S3Blobs) -> None:
-    with pytest.raises(ClientError, match="BadDigest|checksum"):
+    with pytest.raises(ClientError, match=r"BadDigest|checksum"):
         await blobs.put("key", b"content", "text/plain", _digest(b"other"))
 
 

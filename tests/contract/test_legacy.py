@@ -27,7 +27,20 @@ SUBMITS: dict[str, dict[str, Any]] = {
     "an empty object without content type": {"content": b"{}"},
 }
 
-MALFORMED = ["x", "a" * 300, "%00", "..%2Fx", "..", "%F0%9F%93%A6", "%E5%B1%8A%E3%81%91", "1" * 36, "null", "{id}", "%ff", "'"]
+MALFORMED = [
+    "x",
+    "a" * 300,
+    "%00",
+    "..%2Fx",
+    "..",
+    "%F0%9F%93%A6",
+    "%E5%B1%8A%E3%81%91",
+    "1" * 36,
+    "null",
+    "{id}",
+    "%ff",
+    "'",
+]
 
 
 @pytest.mark.parametrize("way", SUBMITS)

@@ -131,8 +131,19 @@ def test_the_body_is_exact() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "[]", "null", '{"jobId":1}', '{"jobId":"x"}', '{"jobId":null}', "{}", "[" * 100_000, '{"jobId":"\\ud800"}']
-    + [body(new_id())[:-1] + ',"more":1}'],
+    [
+        "",
+        "x",
+        "[]",
+        "null",
+        '{"jobId":1}',
+        '{"jobId":"x"}',
+        '{"jobId":null}',
+        "{}",
+        "[" * 100_000,
+        '{"jobId":"\\ud800"}',
+        body(new_id())[:-1] + ',"more":1}',
+    ],
 )
 def test_anything_else_is_no_hint(text: str) -> None:
     assert parse_body(text) is None

@@ -13,6 +13,7 @@ from tests.conftest import serve, until
 from tests.make import WORKER, accept, fail, start, succeed
 from todoke.model.job import Progress
 from todoke.runtime.settings import Settings
+from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 from todoke.wire import sse
@@ -173,8 +174,6 @@ async def test_a_lost_listen_connection_loses_no_event(
 
 
 async def test_a_lost_notify_costs_one_sweep_not_the_event(settings: Settings) -> None:
-    from todoke.store.database import Database
-
     async with Database(settings.database_url.get_secret_value()) as database:
         silent = Ledger(database, "another_channel")
         async with serve(settings) as url, httpx.AsyncClient(base_url=url) as api:
@@ -209,9 +208,7 @@ async def test_a_stopping_api_tells_its_readers_to_come_back(settings: Settings,
         assert [frame.event for frame in await rest] == ["reconnect"]
 
 
-async def test_a_stream_holds_no_database_connection(
-    api: httpx.AsyncClient, ledger: Ledger, reader: Reader
-) -> None:
+async def test_a_stream_holds_no_database_connection(api: httpx.AsyncClient, ledger: Ledger, reader: Reader) -> None:
     job_ids = [await accept(ledger) for _ in range(30)]
     readings = [watch(api, job_id) for job_id in job_ids]
     opened = [await reading.__aenter__() for reading in readings]

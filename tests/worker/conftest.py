@@ -24,7 +24,14 @@ from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader, Status
 
 HERE = Path(__file__).resolve().parent
-KEPT = ("PATH", "HOME", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+KEPT = (
+    "PATH",
+    "HOME",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "COVERAGE_PROCESS_START",
+    "COVERAGE_PROCESS_CONFIG",
+)
 QUICK = {"lease_seconds": 2.0, "sweep_seconds": 0.3, "redispatch_seconds": 1.0, "receive_wait_seconds": 1, "slots": 4}
 
 
@@ -35,6 +42,7 @@ class Worker:
     process: asyncio.subprocess.Process
     lines: list[dict[str, Any]]
     reading: "asyncio.Task[None]"
+    scratch: Path
 
     @property
     def pid(self) -> int:
@@ -46,6 +54,10 @@ class Worker:
     def children(self) -> set[int]:
         """Processes it started, and those they started."""
         return descendants(self.pid)
+
+    def leftovers(self) -> list[Path]:
+        """Files of attempts that are still there."""
+        return [path for path in self.scratch.rglob("*") if path.is_file()]
 
     async def ended(self, seconds: float = 15) -> int:
         async with asyncio.timeout(seconds):
@@ -65,17 +77,24 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 @pytest.fixture
-async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
+async def start_worker(settings: Settings, tmp_path: Path) -> AsyncIterator[StartWorker]:
     workers: list[Worker] = []
 
     async def start(*, is_ready: bool = True, **overrides: Any) -> Worker:
         chosen = settings.model_copy(update={"jobs": ("sample_jobs",), "log_level": "INFO"} | QUICK | overrides)
         chosen = chosen.model_copy(update={"heartbeat_seconds": chosen.lease_seconds / 3})
+        scratch = tmp_path / f"scratch{len(workers)}"
+        scratch.mkdir()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "worker", env=environment(chosen), stderr=asyncio.subprocess.PIPE, limit=2**20
+            sys.executable,
+            "-m",
+            "worker",
+            env=environment(chosen) | {"TMPDIR": str(scratch)},
+            stderr=asyncio.subprocess.PIPE,
+            limit=2**20,
         )
         lines: list[dict[str, Any]] = []
-        worker = Worker(process, lines, asyncio.create_task(_read(process, lines)))
+        worker = Worker(process, lines, asyncio.create_task(_read(process, lines)), scratch)
         workers.append(worker)
         if is_ready:
             await until(lambda: bool(worker.logged("worker.started")), what=lambda: lines)
@@ -132,6 +151,17 @@ class Office:
         status = await self.reader.status(job_id, TENANT)
         assert status is not None
         return status
+
+    async def until_queue_is_empty(self, seconds: float = 15) -> None:
+        """No message waits, and none is hidden."""
+        names: list[Any] = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.queue._sqs.get_queue_attributes(QueueUrl=self.queue._url, AttributeNames=names)["Attributes"]
+            if not any(int(found[name]) for name in names):
+                return
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.05)
 
     async def events(self, job_id: UUID) -> list[str]:
         return [event.type for event in await self.reader.events([(job_id, TENANT, 0)])]

@@ -64,8 +64,14 @@ def wrong_result(params: Nothing) -> int:
 
 @job("sleep")
 def sleep(params: Number) -> None:
-    subprocess.Popen(["sleep", "1234567"])
     time.sleep(params.number)
+
+
+@job("spawn")
+def spawn(params: File) -> None:
+    """Starts a program of its own, says its process id, and waits."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        Path(params.path).write_text(str(process.pid))
 
 
 @job("sleep-in-a-thread", isolation="thread")

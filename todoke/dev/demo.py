@@ -29,7 +29,7 @@ console = Console()
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What `todoke demo` was asked for. `started_at`: Unix time when the bootstrap began, for the first run's length."""
+    """What `todoke demo` was asked for. `started_at`: Unix time when the bootstrap began."""
 
     data: Path | None
     out: Path
@@ -197,7 +197,11 @@ def _side_by_side(outcomes: list[Outcome]) -> Table:
 async def _save(client: httpx.AsyncClient, status: dict[str, Any], out: Path) -> Path:
     answer = await client.get(status["downloadUrl"], follow_redirects=True)
     answer.raise_for_status()
-    path = out.resolve() / str(status["artifacts"][0]["name"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(answer.content)
+    return _write(out, str(status["artifacts"][0]["name"]), answer.content)
+
+
+def _write(folder: Path, name: str, content: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.resolve() / name
+    path.write_bytes(content)
     return path

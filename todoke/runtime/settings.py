@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/todoke"),
         validation_alias="DATABASE_URL",
-        description="PostgreSQL; may lead through a pooler.",
+        description="PostgreSQL that keeps everything.",
     )
     listen_database_url: SecretStr | None = Field(
         None, description="PostgreSQL for LISTEN: a direct one, never a transaction pooler. Default: DATABASE_URL."

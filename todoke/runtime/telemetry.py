@@ -33,6 +33,6 @@ def configure_logging(process: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # boto3 and aiohttp narrate every request at INFO and below.
-    for chatty in ("boto3", "botocore", "urllib3", "aiohttp", "asyncio", "alembic", "matplotlib"):
+    for chatty in ("boto3", "botocore", "urllib3", "aiohttp", "httpx", "httpcore", "asyncio", "alembic", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(process=process)
