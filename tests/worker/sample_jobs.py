@@ -123,7 +123,7 @@ def spy(params: Nothing) -> dict[str, str]:
 @job("talk")
 def talk(params: Nothing) -> str:
     print("words of a job")
-    os.write(1, b"\x00\x00\x00\x05hello" * 1000)
+    os.write(1, b"\x00\x00\x00\x05hello" * 1000 + b"\n")
     sys.stderr.write("more words\n")
     return sys.stdin.read()
 
