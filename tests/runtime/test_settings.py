@@ -35,6 +35,12 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, va
         load_settings()
 
 
+def test_a_bad_value_is_told_without_what_follows_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TODOKE_LEASE_SECONDS", "x")
+    with pytest.raises(InvalidInput, match=r"^TODOKE_LEASE_SECONDS: .*[^\n]$"):
+        load_settings()
+
+
 @pytest.mark.parametrize("overrides", [{"host": "0.0.0.0"}, {"public_url": "https://x.example"}])
 def test_desk_mode_serves_this_machine_only(overrides: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="desk mode"):

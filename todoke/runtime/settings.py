@@ -138,7 +138,9 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [f"{_shown_name(item['loc'])}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
+        # A default that follows another setting says nothing when that one is wrong.
+        mistakes = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+        lines = [f"{_shown_name(item['loc'])}: {item['msg'].removeprefix('Value error, ')}" for item in mistakes]
         raise InvalidInput("\n".join(lines)) from None
 
 
