@@ -23,10 +23,11 @@ from worker.hints import Hints
 from worker.host import Host
 from worker.messages import Messages
 from worker.own_ledger import OwnLedger
-from worker.process import Child, Program, scratch_folder
+from worker.process import Child, Program
 from worker.receiver import Receiver
 from worker.results import Results
 from worker.runner import Runner
+from worker.scratch import scratch_folder
 from worker.slots import Slots
 from worker.sweeper import Sweeper
 
@@ -81,12 +82,14 @@ async def _drain(rooms: Rooms, seconds: float) -> None:
 @contextlib.asynccontextmanager
 async def _rooms(settings: Settings) -> AsyncIterator[Rooms]:
     async with contextlib.AsyncExitStack() as stack:
-        scratch = Path(stack.enter_context(scratch_folder()))
+        scratch = stack.enter_context(scratch_folder())
         database = await stack.enter_async_context(Database(settings.database_url.get_secret_value()))
         queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
         stack.callback(queue.close)
         stack.callback(blobs.close)
-        program = Program(settings.jobs, scratch, settings.inline_result_bytes)
+        home = scratch / "home"
+        home.mkdir()
+        program = Program(settings.jobs, home, settings.inline_result_bytes)
         host = Host(lambda: Child.start(program))
         stack.push_async_callback(host.close)
         await host.open()

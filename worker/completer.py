@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -19,14 +21,15 @@ LONGEST_PAUSE_SECONDS = 3.0
 Settle = Callable[[Sequence[Outcome]], Awaitable[Sequence[bool]]]
 Report = Callable[[Sequence[Progress]], Awaitable[Sequence[bool]]]
 LetGo = Callable[[str], None]
+Told = TypeVar("Told", Outcome, Progress)
 
 
 class Completer:
     """`settle` and `report` are the ledger's, for this worker. `forget` deletes a message, `show` returns it."""
 
     def __init__(self, settle: Settle, report: Report, forget: LetGo, show: LetGo) -> None:
-        self._settling: Batcher[Outcome, bool] = Batcher(settle, BATCH_MAX)
-        self._reporting: Batcher[Progress, bool] = Batcher(report, BATCH_MAX)
+        self._settling: Batcher[Outcome, bool] = Batcher(lambda batch: _newest_alone(settle, batch), BATCH_MAX)
+        self._reporting: Batcher[Progress, bool] = Batcher(lambda batch: _newest_alone(report, batch), BATCH_MAX)
         self._forget, self._show = forget, show
 
     async def report(self, progress: Progress) -> bool:
@@ -65,3 +68,15 @@ class Completer:
                 log.warning("outcome.waiting", job_id=str(outcome.id), reason=str(error))
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+async def _newest_alone(
+    tell: Callable[[Sequence[Told]], Awaitable[Sequence[bool]]], batch: Sequence[Told]
+) -> Sequence[bool]:
+    """The ledger takes a job once in a batch. An older lease of a job that came again is lost anyway."""
+    newest: dict[UUID, Told] = {}
+    for item in batch:
+        if item.id not in newest or newest[item.id].lease <= item.lease:
+            newest[item.id] = item
+    answers = dict(zip(newest, await tell(list(newest.values())), strict=True))
+    return [newest[item.id] is item and answers[item.id] for item in batch]

@@ -46,9 +46,11 @@ class Hints:
         rest = sorted(named - claimed.keys())
         rows = await self._standing(rest) if rest else {}
         answers: list[Attempt | Fate] = []
+        unused = dict(claimed)
         for message in messages:
-            attempt = claimed.pop(message.job_id, None) if message.job_id else None
-            answers.append(attempt or self._fate(message, rows))
+            attempt = unused.pop(message.job_id, None) if message.job_id else None
+            is_twin = attempt is None and message.job_id in claimed
+            answers.append(attempt or (Fate.FORGET if is_twin else self._fate(message, rows)))
         late = [m.job_id for m, a in zip(messages, answers, strict=True) if a is Fate.PUT_OFF and m.job_id]
         if late:
             log.warning("hint.type_unknown", count=len(late), types=sorted({rows[id_]["type"] for id_ in late}))
@@ -60,12 +62,8 @@ class Hints:
             log.warning("hint.unparseable", receive_count=message.receive_count)
             return Fate.LEAVE
         row = rows.get(message.job_id)
-        if row is None:
-            # Claimed by another message of this very batch, or not in the database at all.
-            return self._rowless(message)
-        return fate(row, self._types)
-
-    def _rowless(self, message: Message) -> Fate:
+        if row is not None:
+            return fate(row, self._types)
         if message.receive_count < ROWLESS_RECEIVES_MAX:
             return Fate.HIDE
         log.warning("hint.jobless", job_id=str(message.job_id), receive_count=message.receive_count)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -274,11 +273,6 @@ class _Protocol(SubprocessStreamProtocol):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
         super().process_exited()
-
-
-def scratch_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Where children live and attempts leave their files; gone when the worker ends."""
-    return tempfile.TemporaryDirectory(prefix="todoke-worker-", ignore_cleanup_errors=True)
 
 
 def _ending(order: Order, frame: frames.Frame) -> Ending:

@@ -55,6 +55,21 @@ async def test_a_stale_attempt_changes_nothing(ledger: Ledger, reader: Reader) -
     assert (status.state, status.story["error"], status.story["errorCode"]) == (State.FAILED, "it broke", "JOB_ERROR")
 
 
+async def test_a_stale_outcome_beside_the_holders_in_one_batch_changes_nothing(ledger: Ledger, reader: Reader) -> None:
+    job_id = await accept(ledger)
+    stale = await start(ledger, job_id, lease_seconds=0)
+    winner = await start(ledger, job_id)
+    outcomes = [
+        Outcome(job_id, stale.lease, State.FAILED, "JOB_ERROR", "stale"),
+        Outcome(job_id, winner.lease, State.SUCCESS),
+        Outcome(job_id, stale.lease, State.FAILED, "JOB_ERROR", "stale"),
+    ]
+    await ledger.settle(outcomes, WORKER)
+    status = await reader.status(job_id, TENANT)
+    assert status is not None
+    assert status.state is State.SUCCESS
+
+
 async def test_another_workers_lease_number_does_not_fit(ledger: Ledger) -> None:
     job_id = await accept(ledger)
     attempt = await start(ledger, job_id, worker_id="another worker")

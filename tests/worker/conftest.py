@@ -57,7 +57,7 @@ class Worker:
 
     def leftovers(self) -> list[Path]:
         """Files of attempts that are still there."""
-        return [path for path in self.scratch.rglob("*") if path.is_file()]
+        return [path for path in self.scratch.rglob("*") if path.is_file() and path.name != "lock"]
 
     async def ended(self, seconds: float = 15) -> int:
         async with asyncio.timeout(seconds):
@@ -80,11 +80,11 @@ def environment(settings: Settings) -> dict[str, str]:
 async def start_worker(settings: Settings, tmp_path: Path) -> AsyncIterator[StartWorker]:
     workers: list[Worker] = []
 
-    async def start(*, is_ready: bool = True, **overrides: Any) -> Worker:
+    async def start(*, is_ready: bool = True, scratch: Path | None = None, **overrides: Any) -> Worker:
         chosen = settings.model_copy(update={"jobs": ("sample_jobs",), "log_level": "INFO"} | QUICK | overrides)
         chosen = chosen.model_copy(update={"heartbeat_seconds": chosen.lease_seconds / 3})
-        scratch = tmp_path / f"scratch{len(workers)}"
-        scratch.mkdir()
+        scratch = scratch or tmp_path / f"scratch{len(workers)}"
+        scratch.mkdir(exist_ok=True)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -6,7 +6,7 @@ import signal
 import boto3
 import pytest
 
-from tests.worker.conftest import Office, StartWorker
+from tests.worker.conftest import Office, StartWorker, until
 from todoke.dev.aws import REGION, Emulator
 
 
@@ -127,7 +127,7 @@ async def test_two_artifacts_and_a_large_one_in_s3(
     client = boto3.client("s3", endpoint_url=emulator.url, region_name=REGION)
     assert client.get_object(Bucket=emulator.places.bucket, Key=big.object_key)["Body"].read() == content
     client.close()
-    assert not worker.leftovers()
+    await until(lambda: not worker.leftovers())
 
 
 async def test_a_large_result_without_a_bucket_ends_the_job(start_worker: StartWorker, office: Office) -> None:

@@ -1,9 +1,10 @@
 """What happens when hints repeat, workers die or stop, and PostgreSQL or SQS go away."""
 
-import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -14,7 +15,7 @@ from todoke.dev.aws import Emulator
 from todoke.model.ids import new_id
 from todoke.runtime.settings import Settings
 
-LONG = {"timeout_seconds": 900.0}
+LONG: dict[str, Any] = {"timeout_seconds": 900.0}
 
 
 @pytest.fixture
@@ -55,6 +56,18 @@ async def test_a_killed_workers_job_runs_on_another(start_worker: StartWorker, o
     assert (row["state"], row["attempt"], row["losses"], row["failures"]) == ("SUCCESS", 2, 1, 0)
     await until(lambda: not any(map(is_alive, children)), seconds=2)
     assert second.process.returncode is None
+
+
+async def test_a_killed_workers_files_are_removed_by_the_next(start_worker: StartWorker, tmp_path: Path) -> None:
+    first = await start_worker()
+    [folder] = first.scratch.iterdir()
+    first.process.kill()
+    await first.ended()
+    assert (folder / "lock").exists()
+    os.utime(folder / "lock", (0, 0))
+    second = await start_worker(scratch=first.scratch)
+    assert not folder.exists()
+    assert len(list(second.scratch.iterdir())) == 1
 
 
 async def test_a_frozen_worker_drops_what_it_lost(start_worker: StartWorker, office: Office, tmp_path: Path) -> None:
@@ -228,5 +241,4 @@ async def test_many_jobs_all_run_once(start_worker: StartWorker, office: Office)
     rows = [await office.end(job) for job in jobs]
     assert {(row["state"], row["attempt"], row["sequence"]) for row in rows} == {("SUCCESS", 1, 3)}
     await office.until_queue_is_empty()
-    await asyncio.sleep(0)
     assert not worker.logged("attempt.lost")

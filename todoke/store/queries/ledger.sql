@@ -92,7 +92,7 @@ WITH asked AS (
     SELECT *
     FROM unnest($1::uuid[], $2::bigint[], $3::float8[], $4::text[]) AS asked (id, lease, percent, message)
 ), held AS (
-    SELECT job.id
+    SELECT job.id, job.lease
     FROM job
     JOIN asked USING (id, lease)
     WHERE job.id = ANY ($1::uuid[]) AND job.state = 'PROCESSING' AND job.worker_id = $5
@@ -105,7 +105,7 @@ SET progress_percent = greatest(coalesce(job.progress_percent, 0), asked.percent
     progress_version = job.progress_version + 1,
     updated_at = clock_timestamp()
 FROM asked
-JOIN held USING (id)
+JOIN held USING (id, lease)
 WHERE job.id = held.id AND job.id = ANY ($1::uuid[])
 RETURNING job.id, job.sequence, job.progress_version
 
@@ -116,7 +116,7 @@ WITH asked AS (
         $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::boolean[]
     ) AS asked (id, lease, state, error_code, error, delay, is_charged)
 ), held AS (
-    SELECT job.id
+    SELECT job.id, job.lease
     FROM job
     JOIN asked USING (id, lease)
     WHERE job.id = ANY ($1::uuid[]) AND job.state = 'PROCESSING' AND job.worker_id = $8
@@ -138,7 +138,7 @@ WITH asked AS (
         finished_at = CASE WHEN asked.state <> 'PROCESSING' THEN clock_timestamp() END,
         updated_at = clock_timestamp()
     FROM asked
-    JOIN held USING (id)
+    JOIN held USING (id, lease)
     WHERE job.id = held.id AND job.id = ANY ($1::uuid[])
     RETURNING job
 ), kept AS (
