@@ -64,7 +64,7 @@ def test(arguments, _started_at):
     install(["embedded", "dev"])
     full = "--full" in arguments
     chosen = [argument for argument in arguments if argument != "--full"]
-    options = ["--cov", "--cov-report=term:skip-covered"] + ([] if full else ["-m", "not full"])
+    options = ["--cov", "--cov-report=term:skip-covered"] + (["--full"] if full else ["-m", "not full"])
     if not any(argument.startswith(("--randomly-seed", "--hypothesis-seed")) for argument in chosen):
         seed = random.SystemRandom().randrange(2**32)
         options += [f"--randomly-seed={seed}", f"--hypothesis-seed={seed}"]

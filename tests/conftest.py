@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import boto3
 import httpx
+import hypothesis
 import pytest
 import uvicorn
 
@@ -28,12 +29,27 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="A skipped test fails the run: CI has what tests need.")
+    parser.addoption("--full", action="store_true", help="Long counts: more fuzzing, more races, a soak.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile("short", max_examples=60, deadline=None)
+    hypothesis.settings.register_profile("full", max_examples=2000, deadline=None)
+    hypothesis.settings.load_profile("full" if config.getoption("--full") else "short")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     if session.config.getoption("--no-skips") and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def seed() -> int:
+    """What a random test draws from; printed, so that a failure can be run again."""
+    chosen = secrets.randbits(32)
+    print(f"seed {chosen}")
+    return chosen
 
 
 @pytest.fixture(scope="session", autouse=True)

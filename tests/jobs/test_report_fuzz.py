@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from todoke.jobs.report.contract import BLANK
 from todoke.model.errors import Fail
 
-EAGER = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+EAGER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 LETTERS = ",;|\t\"\n\r a10-.e<>&'$\\é漢🎉\x07\u202e\u2028\ufeff"
 WORDS = ("\r\n", "{{", "nan", "inf", "1e308", "true", "2024-01-01", "T10:00", "+02:00")
 PIECES = st.sampled_from([*LETTERS, *WORDS])

@@ -198,14 +198,15 @@ async def test_unknown_ids_are_nobodys(ledger: Ledger, reader: Reader) -> None:
     assert await reader.status(new_id(), TENANT) is None
 
 
-async def test_random_histories_keep_sequences_gapless(ledger: Ledger, database: Database) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+@pytest.mark.parametrize("rounds", [25, pytest.param(1000, marks=[pytest.mark.full, pytest.mark.timeout(600)])])
+async def test_random_histories_keep_sequences_gapless(
+    ledger: Ledger, database: Database, rounds: int, seed: int
+) -> None:
     rng = random.Random(seed)
-    ids = [await accept(ledger) for _ in range(6)]
+    ids = [await accept(ledger) for _ in range(max(6, rounds // 4))]
 
     async def work(worker_id: str) -> None:
-        for _ in range(25):
+        for _ in range(rounds):
             attempts = await ledger.claim(rng.sample(ids, 3), [TYPE], worker_id, rng.choice([0, 60]))
             for attempt in attempts:
                 state = rng.choice([State.PROCESSING, State.PROCESSING, State.PROCESSING, State.SUCCESS, State.FAILED])
