@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import stat
 import time
 from collections.abc import Callable
@@ -56,16 +55,30 @@ def test_a_second_instance_on_the_same_folder_refuses(desk: Desk) -> None:
     assert httpx.get(f"{desk.url}/readyz").status_code == 200
 
 
-def test_only_loopback_is_served(desk: Desk) -> None:
-    port = int(desk.url.rsplit(":", 1)[1])
-    for address in _own_addresses():
-        with socket.socket() as probe:
-            assert probe.connect_ex((address, port)) != 0
+def test_no_part_listens_beyond_loopback(desk: Desk) -> None:
+    listening = {inode: address for address, inode in _listeners()}
+    own = {
+        listening[inode]
+        for pids in desk.facts["pids"].values()
+        for pid in pids
+        for inode in _sockets(pid)
+        if inode in listening
+    }
+    assert len(own) >= 3, "the API, PostgreSQL and the emulator listen"
+    assert {address.partition(":")[0] for address in own} == {"0100007F"}, "127.0.0.1 as the kernel spells it"
 
 
-def _own_addresses() -> list[str]:
-    found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
-    return [str(item[4][0]) for item in found if not str(item[4][0]).startswith("127.")]
+def _listeners() -> list[tuple[str, str]]:
+    """(address in hexadecimal, inode) of every listening TCP socket of this machine."""
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return [(fields[1], fields[9]) for fields in lines if fields[3] == "0A"]
+
+
+def _sockets(pid: int) -> set[str]:
+    links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.exists() or fd.is_symlink()]
+    return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
 
 
 @pytest.mark.parametrize(("name", "value"), [("TODOKE_PUBLIC_URL", "https://x.example"), ("TODOKE_HOST", "0.0.0.0")])

@@ -126,7 +126,9 @@ class Emulator:
             "BIND_HOST": LOOPBACK,
             "GATEWAY_PORT": str(self.port),
             "SERVICES": "sqs,s3",
+            # Two services beside the chosen ones that listen by themselves, the second on every address.
             "SFTP_ENABLED": "0",
+            "IOT_MTLS_ENABLED": "0",
             "LOG_LEVEL": "WARNING",
             "PERSIST_STATE": "1",
             "STATE_DIR": str(self.folder / "state"),
