@@ -1,4 +1,4 @@
-"""Every error Todoke raises on purpose, in three branches because there are three reactions.
+"""Every error Todoke raises on purpose, in branches because there are different reactions.
 
 TodokeError
 ├── Refused            the caller must change something; told to the caller
@@ -7,7 +7,6 @@ TodokeError
 │   ├── KeyReused
 │   ├── NotFinished
 │   └── NoResult
-├── Stale              our lease is no longer ours: drop the work, touch nothing
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
 ├── Fail
@@ -57,10 +56,6 @@ class NoResult(Refused):
     """The result was asked for and the job ended without one."""
 
     code = "JOB_FAILED"
-
-
-class Stale(TodokeError):
-    """The lease moved on; whatever was computed under it must be dropped."""
 
 
 class Unavailable(TodokeError):

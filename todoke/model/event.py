@@ -12,7 +12,6 @@ SUCCEEDED: Final = "job.succeeded"
 FAILED: Final = "job.failed"
 PROGRESS: Final = "job.progress"
 
-NUMBERED: Final = (ACCEPTED, STARTED, RETRYING, SUCCEEDED, FAILED)
 TERMINAL: Final = (SUCCEEDED, FAILED)
 
 CURSOR = re.compile(r"([0-9a-f]{1,32})\.([0-9]{1,10})")
@@ -30,7 +29,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Head:
-    """Where a job stands: `story` is its public JSON text, `progress` the latest job.progress event's body."""
+    """Where a job stands; `progress` is the body of its latest job.progress event."""
 
     job_id: UUID
     sequence: int
