@@ -1,7 +1,6 @@
 """`GET /jobs/{id}/result`: the content itself when small, a redirect to a link signed now when large."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import RedirectResponse, Response
@@ -12,6 +11,7 @@ from todoke.blobs.port import Blobs
 from todoke.model.errors import NoResult, NotFinished, NotFound
 from todoke.model.job import Artifact, State
 from todoke.store.reading import Reader
+from todoke.wire.disposition import disposition
 
 LINK_SECONDS = 900
 # What a job made may be hostile: it is downloaded, never guessed at, and runs in no origin of ours.
@@ -65,12 +65,6 @@ class ResultRoutes:
             "Cache-Control": "private, no-cache",
         }
         return Response(artifact.content, 200, headers)
-
-
-def disposition(filename: str, *, inline: bool) -> str:
-    """Content-Disposition with a file name of any script (RFC 6266)."""
-    kind = "inline" if inline else "attachment"
-    return f"{kind}; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def _choose(artifacts: list[Artifact], name: str | None) -> Artifact:

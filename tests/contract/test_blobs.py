@@ -10,21 +10,11 @@ import boto3
 import httpx
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
-from todoke.blobs.s3 import S3Blobs, disposition
-from todoke.dev.aws import REGION, Emulator
+from todoke.blobs.s3 import S3Blobs
+from todoke.dev.aws import REGION
 from todoke.model.errors import Unavailable
-
-
-@pytest.fixture(params=["moto", "ministack"])
-def endpoint(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    if request.param == "moto":
-        with mock_aws():
-            yield None
-    else:
-        emulator: Emulator = request.getfixturevalue("emulator")
-        yield emulator.url
+from todoke.wire.disposition import disposition
 
 
 @pytest.fixture

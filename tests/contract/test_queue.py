@@ -6,22 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import boto3
 import pytest
-from moto import mock_aws
 
-from todoke.dev.aws import REGION, Emulator
+from todoke.dev.aws import REGION
 from todoke.model.errors import Unavailable
 from todoke.model.ids import new_id
 from todoke.queue.sqs import SqsQueue, body, parse_body
-
-
-@pytest.fixture(params=["moto", "ministack"])
-def endpoint(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    if request.param == "moto":
-        with mock_aws():
-            yield None
-    else:
-        emulator: Emulator = request.getfixturevalue("emulator")
-        yield emulator.url
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """Large results in Amazon S3, or anything that speaks its protocol."""
 
 import base64
-import unicodedata
 from pathlib import Path
 from typing import BinaryIO, Self
-from urllib.parse import quote
 
 import boto3
 from botocore.config import Config
@@ -12,6 +10,7 @@ from botocore.config import Config
 from todoke.model.errors import Unavailable
 from todoke.runtime.aws import Threads, client_config
 from todoke.runtime.settings import Settings
+from todoke.wire.disposition import disposition
 
 CALL_SECONDS = 30.0
 CALLS_MAX = 4
@@ -83,12 +82,3 @@ class S3Blobs:
     def _check(self) -> None:
         if not self._bucket:
             raise Unavailable("TODOKE_S3_BUCKET is not set")
-
-
-def disposition(filename: str, *, inline: bool) -> str:
-    """A Content-Disposition (RFC 6266): an ASCII name every client reads, and the true one where they differ."""
-    kind = "inline" if inline else "attachment"
-    visible = "".join(letter for letter in filename if unicodedata.category(letter)[0] != "C") or "result"
-    plain = "".join(letter if letter.isascii() and letter not in '"\\/%;' else "_" for letter in visible)
-    header = f'{kind}; filename="{plain}"'
-    return header if plain == visible else f"{header}; filename*=UTF-8''{quote(visible, safe='')}"
