@@ -166,7 +166,7 @@ async def test_a_lost_listen_connection_loses_no_event(
         assert (await reading.next()).event == "job.accepted"
         killed = await ledger._database.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND query LIKE 'LISTEN%' OR query LIKE 'SELECT pg_notify($1, ''''%'"
+            " WHERE datname = current_database() AND (query LIKE 'LISTEN%' OR query LIKE 'SELECT pg_notify($1, ''''%')"
         )
         assert killed
         await succeed(ledger, await start(ledger, job_id))

@@ -29,18 +29,12 @@ BAD_BODIES = {
     "metadata too large": (json.dumps({"metadata": {"x": "y" * 3000}}).encode(), 422),
     "a NUL in metadata": (b'{"metadata": {"x": "\\u0000"}}', 422),
     "half a surrogate pair": (b'{"metadata": {"x": "\\ud800"}}', 400),
-    "nesting without end": (b'{"metadata":' * 1 + b"[" * 5000 + b"]" * 5000 + b"}", 400),
+    "nesting without end": (b'{"metadata":' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
     "a callback nobody can reach": (b'{"callbackUrl": "ftp://example.com/"}', 422),
     "a callback into the private network": (b'{"callbackUrl": "http://10.0.0.1/"}', 422),
     "a callback to the metadata service": (b'{"callbackUrl": "http://169.254.169.254/latest"}', 422),
     "an unknown event": (b'{"callbackUrl": "https://example.com/", "callbackEvents": ["job.done"]}', 422),
 }
-
-
-@pytest.fixture
-async def database(database_url: str):  # type: ignore[no-untyped-def]
-    async with Database(database_url) as database:
-        yield database
 
 
 async def count(database: Database, table: str) -> int:

@@ -52,7 +52,7 @@ class Reader:
         return Status(
             job_id=job_id,
             tenant_id=tenant_id,
-            story=json.loads(row["story"]),
+            story=json.loads(row["snapshot"])["data"],
             state=State(row["state"]),
             sequence=row["sequence"],
             progress_version=row["progress_version"],

@@ -1,6 +1,6 @@
 -- status: one job as its tenant sees it, and what it left behind
 SELECT
-    job_story(job)::text AS story, job.state, job.sequence, job.progress_version,
+    job.state, job.sequence, job.progress_version,
     (SELECT value FROM epoch) AS epoch,
     (
         SELECT coalesce(
