@@ -1,6 +1,5 @@
 """SQS and S3 without AWS: the emulator as a child process, and the queue, dead-letter queue and bucket in it."""
 
-import http.client
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from todoke.dev.child import Child, wait_until
-from todoke.dev.ports import LOOPBACK, free_port
+from todoke.dev.ports import LOOPBACK, answers, free_port
 from todoke.model.errors import Unavailable
 
 if TYPE_CHECKING:  # boto3 takes a third of a second to import, and its stubs are not there at run time
@@ -99,14 +98,7 @@ class Emulator:
 
     def ready(self) -> bool:
         """Whether it answers. Blocks for at most a second."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=1)
-        try:
-            connection.request("GET", "/_ministack/health")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return answers(self.port, "/_ministack/health", seconds=1)
 
     def settle(self) -> None:
         """Make sure of queue, dead-letter queue and bucket; needed after every start. Blocks."""

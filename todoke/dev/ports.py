@@ -1,5 +1,6 @@
 """Loopback ports: one to listen on for the whole run, others for children that bind their own."""
 
+import http.client
 import random
 import socket
 
@@ -37,3 +38,15 @@ def free_port() -> int:
                 continue
         return port
     raise Unavailable("no free port found on 127.0.0.1")
+
+
+def answers(port: int, path: str, seconds: float) -> bool:
+    """Whether a server on this loopback port answers 200 at `path`. Blocks for at most `seconds`."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=seconds)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

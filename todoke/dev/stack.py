@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import http.client
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from todoke.dev import aws, leftovers
 from todoke.dev.binaries import find_binaries
 from todoke.dev.child import Child
 from todoke.dev.environment import child_environment, refuse_open_doors
-from todoke.dev.ports import LOOPBACK, listen
+from todoke.dev.ports import LOOPBACK, answers, listen
 from todoke.dev.postgres import Postgres
 from todoke.dev.state import StateFolder
 from todoke.dev.supervisor import Member, Program, Supervisor, print_message
@@ -191,7 +190,7 @@ class Stack:
     async def _wait_ready(self) -> None:
         try:
             async with asyncio.timeout(READY_SECONDS):
-                while not (self._supervisor.all_stand() and await asyncio.to_thread(_answers, self.port)):
+                while not (self._supervisor.all_stand() and await asyncio.to_thread(answers, self.port, "/readyz", 2)):
                     self._supervisor.raise_if_hopeless()
                     await asyncio.sleep(0.05)
         except TimeoutError:
@@ -201,17 +200,6 @@ class Stack:
     def _publish(self) -> None:
         if self._published:
             self._folder.publish(self.facts)
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def run(options: Options) -> int:
