@@ -18,7 +18,7 @@ class Dispatcher:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._batcher: Batcher[UUID, bool] = Batcher(self._send, BATCH_MAX)
+        self._batcher: Batcher[UUID, bool] = Batcher(self._send, BATCH_MAX, "hints")
         self._sending: set[asyncio.Task[None]] = set()
 
     def hint(self, job_id: UUID) -> None:

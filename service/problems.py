@@ -16,6 +16,7 @@ from todoke.model.errors import (
     NotFound,
     Refused,
     TodokeError,
+    TypeUnknown,
     Unavailable,
 )
 
@@ -27,6 +28,7 @@ STATUS_OF: dict[type[TodokeError], int] = {
     NotFound: 404,
     NotFinished: 409,
     NoResult: 409,
+    TypeUnknown: 409,
 }
 UNAVAILABLE_SECONDS = "2"
 # By hand, because http.HTTPStatus words 413 and 422 differently from one Python to the next.

@@ -16,6 +16,8 @@ CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 JOB_ERROR = "JOB_ERROR"
 TIMEOUT = "TIMEOUT"
 CHILD_DIED = "CHILD_DIED"
+MEMORY_LIMIT = "MEMORY_LIMIT"
+CANCELED = "CANCELED"
 PARAMS_INVALID = "PARAMS_INVALID"
 RESULT_INVALID = "RESULT_INVALID"
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
@@ -88,7 +90,7 @@ def outcome(attempt: Attempt, ending: Final) -> Outcome:
         case Stored(artifacts):
             return Outcome(attempt.id, attempt.lease, State.SUCCESS, artifacts=artifacts)
         case Failed(code, message):
-            return _ended(attempt, State.FAILED, code, message, is_charged=True)
+            return _ended(attempt, State.FAILED, code, message, is_charged=code != CANCELED)
         case Errored(code, message, after):
             failures = attempt.failures + 1
             if failures >= attempt.max_attempts:

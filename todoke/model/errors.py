@@ -6,7 +6,8 @@ TodokeError
 │   ├── NotFound
 │   ├── KeyReused
 │   ├── NotFinished
-│   └── NoResult
+│   ├── NoResult
+│   └── TypeUnknown
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
 ├── Fail
@@ -47,7 +48,7 @@ class KeyReused(Refused):
 
 
 class NotFinished(Refused):
-    """The result was asked for before the job ended."""
+    """What was asked for needs a job that has ended: its result, or to be run again."""
 
     code = "NOT_FINISHED"
 
@@ -56,6 +57,12 @@ class NoResult(Refused):
     """The result was asked for and the job ended without one."""
 
     code = "JOB_FAILED"
+
+
+class TypeUnknown(Refused):
+    """The job's type is not in the catalog any more."""
+
+    code = "JOB_TYPE_UNKNOWN"
 
 
 class Unavailable(TodokeError):

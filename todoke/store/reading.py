@@ -37,6 +37,20 @@ class Status:
         return self.state in TERMINAL
 
 
+@dataclass(frozen=True)
+class Original:
+    """What a job was submitted with, for submitting it again. `params` and `metadata` are JSON text."""
+
+    id: UUID
+    tenant_id: str
+    type: str
+    state: State
+    params: str
+    metadata: str | None
+    callback_url: str | None
+    callback_events: tuple[str, ...]
+
+
 class Reader:
     """Every read names the tenant it is for. Raises Unavailable when PostgreSQL is away."""
 
@@ -60,6 +74,14 @@ class Reader:
             artifacts=json.loads(row["artifacts"]),
             snapshot=row["snapshot"],
         )
+
+    async def original(self, job_id: UUID, tenant_id: str) -> Original | None:
+        """What the job was submitted with, or None when this tenant has no such job."""
+        rows = await self._database.fetch(SQL["original"], job_id, tenant_id)
+        if not rows:
+            return None
+        row = dict(rows[0])
+        return Original(**row | {"state": State(row["state"]), "callback_events": tuple(row["callback_events"] or ())})
 
     async def artifacts(self, job_id: UUID, tenant_id: str) -> list[Artifact]:
         """What the job left behind, the main artifact first."""

@@ -17,6 +17,11 @@ SELECT
 FROM job
 WHERE job.id = $1 AND job.tenant_id = $2
 
+-- original: what a job was submitted with
+SELECT id, tenant_id, type, state, params, metadata, callback_url, callback_events
+FROM job
+WHERE id = $1 AND tenant_id = $2
+
 -- artifacts: what a job left behind, in the order it was attached
 SELECT name, media_type, bytes AS size, sha256, content, object_key
 FROM artifact
