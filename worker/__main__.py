@@ -6,6 +6,7 @@ import sys
 import structlog
 
 from todoke.model.errors import InvalidInput
+from todoke.runtime.metrics import shown_on
 from todoke.runtime.settings import load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 from worker.app import run
@@ -21,7 +22,8 @@ def main() -> int:
         configure_logging("worker", settings.log_level)
         for name in unknown_variables():
             log.warning("settings.unknown", variable=name)
-        asyncio.run(run(settings))
+        with shown_on(settings.metrics_port):
+            asyncio.run(run(settings))
     except (InvalidInput, StartFailed) as error:
         print(f"todoke worker: {error}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
         return 2

@@ -12,11 +12,14 @@ from todoke.blobs.s3 import S3Blobs
 from todoke.model.errors import InvalidInput
 from todoke.queue.sqs import SqsQueue
 from todoke.runtime.lifecycle import every, running, stop_signals
+from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.bell import Bell, cancel_channel
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 from todoke.store.repair import Repair
+from worker.cancels import Cancels
 from worker.completer import Completer
 from worker.ending import WORKER_STOPPED, Released
 from worker.heartbeat import Heartbeat
@@ -27,6 +30,7 @@ from worker.own_ledger import OwnLedger
 from worker.process import Child, Program
 from worker.receiver import Receiver
 from worker.results import Results
+from worker.roll_call import RollCall
 from worker.runner import Runner
 from worker.scratch import scratch_folder
 from worker.slots import Slots
@@ -48,6 +52,8 @@ class Rooms:
     heartbeat: Heartbeat
     sweeper: Sweeper
     messages: Messages
+    cancels: Cancels
+    roll_call: RollCall
 
 
 async def run(settings: Settings) -> None:
@@ -56,16 +62,21 @@ async def run(settings: Settings) -> None:
         raise InvalidInput("SQS_QUEUE_URL is not set: a worker takes its hints from there")
     async with (
         stop_signals() as stopping,
+        watched_loop(),
         _rooms(settings) as rooms,
         # Leases are kept until the last attempt is settled, and a sweep under way ends by itself.
         running(
             every(settings.heartbeat_seconds, rooms.heartbeat.beat, asyncio.Event()),
+            every(settings.heartbeat_seconds, rooms.roll_call.answer, asyncio.Event()),
+            rooms.cancels.run(),
+            Bell(settings.listen_url, cancel_channel(settings.notify_channel), rooms.cancels.heard).listen(),
             every(settings.sweep_seconds, rooms.sweeper.sweep, stopping),
         ),
     ):
         async with running(rooms.receiver.run()):
             await stopping.wait()
         await _drain(rooms, settings.drain_seconds)
+        await rooms.roll_call.leave()
     log.info("worker.stopped")
 
 
@@ -132,4 +143,12 @@ def _wire(
         is_reachable=ledger.is_reachable,
     )
     heartbeat = Heartbeat(lambda: runner.held, ledger.renew, queue.defer, settings.visibility_seconds)
-    return Rooms(runner, receiver, heartbeat, Sweeper(ledger.redispatch, queue.send, ledger.unsent), messages)
+    return Rooms(
+        runner,
+        receiver,
+        heartbeat,
+        Sweeper(ledger.redispatch, queue.send, ledger.unsent),
+        messages,
+        Cancels(lambda: runner.held, heartbeat.renew),
+        RollCall(ledger.enroll, ledger.retire, lambda: len(runner.held), settings.slots),
+    )

@@ -1,5 +1,7 @@
 """The ledger as one worker uses it: under its own id, for the job types it knows, on the terms of its settings."""
 
+import os
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +19,7 @@ class OwnLedger:
         self._ledger, self._repair = ledger, repair
         self._lease_seconds = settings.lease_seconds
         self._redispatch_seconds = settings.redispatch_seconds
-        self._types = types
+        self._types, self._slots = types, settings.slots
         # Fresh at every start: a reused name would take the leases of the process before for its own.
         self.worker_id = str(uuid4())
 
@@ -44,6 +46,14 @@ class OwnLedger:
     async def is_reachable(self) -> None:
         """Raises Unavailable while PostgreSQL is away."""
         await self._ledger.standing([])
+
+    async def enroll(self, busy: int) -> None:
+        """Say that this worker lives, and how many of its slots are busy."""
+        await self._repair.enroll(self.worker_id, socket.gethostname(), os.getpid(), self._slots, busy, self._types)
+
+    async def retire(self) -> None:
+        """Strike this worker out."""
+        await self._repair.retire(self.worker_id)
 
     async def redispatch(self, jobs_max: int) -> list[UUID]:
         """Name due jobs nobody has come for."""

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     )
 
     # Signals.
-    notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="LISTEN/NOTIFY channel.")
+    notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,39}$", description="LISTEN/NOTIFY channel.")
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port on loopback where worker and notifier show metrics. 0: none."
     )
