@@ -9,29 +9,25 @@ WITH doomed AS (
     ORDER BY job.id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
-), ended AS (
-    UPDATE job
-    SET state = 'FAILED',
-        losses = job.losses + (job.worker_id IS NOT NULL)::int,
-        worker_id = NULL,
-        lease_expires_at = NULL,
-        redispatch_at = NULL,
-        error_code = doomed.code,
-        error = CASE doomed.code
-            WHEN 'EXPIRED' THEN 'the job was not started before it expired'
-            WHEN 'CANCELED' THEN 'the job was canceled'
-            ELSE 'the job was running on ' || (job.losses + 1) || ' workers that were lost'
-        END,
-        sequence = job.sequence + 1,
-        finished_at = clock_timestamp(),
-        updated_at = clock_timestamp()
-    FROM doomed
-    WHERE job.id = doomed.id AND job.id = ANY (ARRAY(SELECT id FROM doomed))
-    RETURNING job
 )
-SELECT
-    (job).id, (job).sequence, (job).progress_version, (job).error_code, append_event(job, 'job.failed')
-FROM ended
+UPDATE job
+SET state = 'FAILED',
+    losses = job.losses + (job.worker_id IS NOT NULL)::int,
+    worker_id = NULL,
+    lease_expires_at = NULL,
+    redispatch_at = NULL,
+    error_code = doomed.code,
+    error = CASE doomed.code
+        WHEN 'EXPIRED' THEN 'the job was not started before it expired'
+        WHEN 'CANCELED' THEN 'the job was canceled'
+        ELSE 'the job was running on ' || (job.losses + 1) || ' workers that were lost'
+    END,
+    sequence = job.sequence + 1,
+    finished_at = clock_timestamp(),
+    updated_at = clock_timestamp()
+FROM doomed
+WHERE job.id = doomed.id AND job.id = ANY (ARRAY(SELECT id FROM doomed))
+RETURNING job.id, job.sequence, job.progress_version, job.error_code
 
 -- count_overdue: how many jobs that were never started are due to be named, counted up to a bound
 SELECT count(*) AS overdue
@@ -97,14 +93,14 @@ WITH open AS (
         updated_at = clock_timestamp()
     FROM open
     WHERE job.id = open.id AND job.id = ANY ($1::uuid[]) AND open.is_dead
-    RETURNING job
+    RETURNING job.id, job.sequence, job.progress_version
 ), named AS (
     UPDATE job
     SET redispatch_at = least(job.redispatch_at, clock_timestamp())
     FROM open
     WHERE job.id = open.id AND job.id = ANY ($1::uuid[]) AND NOT open.is_dead AND job.worker_id IS NULL
 )
-SELECT (job).id, (job).sequence, (job).progress_version, append_event(job, 'job.failed')
+SELECT id, sequence, progress_version
 FROM ended
 
 -- keep_letters: keep dead letters for a person to see; one that is kept already stays as it is
