@@ -113,7 +113,10 @@ SELECT EXISTS (
 
 -- park: put off jobs over their limit; the end of one that runs frees them sooner
 UPDATE job
-SET redispatch_at = least(clock_timestamp() + $2::float8 * interval '1 second', job.expires_at)
+SET redispatch_at = least(
+    clock_timestamp() + $2::float8 * interval '1 second',
+    CASE WHEN job.state = 'PENDING' THEN job.expires_at END
+)
 FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS parked
 WHERE job.id = parked.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
 RETURNING job.id

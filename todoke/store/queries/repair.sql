@@ -54,7 +54,8 @@ UPDATE job
 SET dispatch_count = job.dispatch_count + 1,
     redispatch_at = least(
         clock_timestamp() + least(900, $2::float8 * 2 ^ least(job.dispatch_count, 16)) * interval '1 second',
-        job.expires_at
+        -- Only a job that was never started expires.
+        CASE WHEN job.state = 'PENDING' THEN job.expires_at END
     )
 WHERE job.id = ANY (ARRAY(SELECT id FROM overdue))
 RETURNING job.id
@@ -70,7 +71,10 @@ RETURNING job.id
 
 -- put_off: have a later sweep name these jobs, because the worker that got their hints cannot run them
 UPDATE job
-SET redispatch_at = least(clock_timestamp() + $2::float8 * interval '1 second', job.expires_at)
+SET redispatch_at = least(
+    clock_timestamp() + $2::float8 * interval '1 second',
+    CASE WHEN job.state = 'PENDING' THEN job.expires_at END
+)
 FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS unknown
 WHERE job.id = unknown.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
 RETURNING job.id
