@@ -1,7 +1,7 @@
 """What the rooms of the worker count, in the words of its endings: labels stay few whatever job code invents."""
 
 from todoke.model.job import Attempt
-from todoke.runtime.metrics import ATTEMPTS, INFRA_LOSSES, QUEUE_WAIT, RECOVERY_TIME, RUN_TIME
+from todoke.runtime.metrics import ATTEMPTS, INFRA_LOSSES, QUEUE_WAIT, RECOVERY_TIME, RUN_TIME, STALE_FINISHES
 from worker import ending
 from worker.ending import Ending, Errored, Failed, Lost, Released, Stored
 
@@ -36,7 +36,9 @@ def started(attempt: Attempt) -> None:
 
 def ended(attempt: Attempt, how: Ending, seconds: float, *, is_ours: bool) -> None:
     """An attempt, `seconds` after its claim. not is_ours: its outcome was refused, because the lease had passed on."""
-    how = how if is_ours else Lost()
+    if not is_ours and not isinstance(how, Lost):
+        STALE_FINISHES.inc()
+        how = Lost()
     code = _code(how)
     ATTEMPTS.labels(code).inc()
     RUN_TIME.labels(attempt.type, _outcome(how)).observe(seconds)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import structlog
 from todoke.model.errors import Unavailable
 from todoke.model.job import Attempt, Outcome
 from todoke.queue.port import Message
+from worker import measures
 from worker.ending import WORKER_FAULT, Ending, Errored, Lost, Made, Returned, outcome
 from worker.held import Held
 from worker.process import Order
@@ -55,6 +57,7 @@ class Runner:
         """Begin an attempt that has a slot; it ends by itself."""
         held = Held(attempt, message.receipt)
         self._held[held.key] = held
+        measures.started(attempt)
         task = asyncio.create_task(self._attempt(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -95,8 +98,10 @@ class Runner:
     async def _record(self, held: Held, ending: Ending) -> None:
         attempt = held.attempt
         assert not isinstance(ending, Returned)
+        is_ours = not isinstance(ending, Lost) and await self._settle(outcome(attempt, ending), held.receipt)
+        measures.ended(attempt, ending, time.monotonic() - held.started_at, is_ours=is_ours)
         told = {"job_id": str(attempt.id), "type": attempt.type, "attempt": attempt.number, "lease": attempt.lease}
-        if isinstance(ending, Lost) or not await self._settle(outcome(attempt, ending), held.receipt):
+        if not is_ours:
             log.warning("attempt.lost", **told, ending=type(ending).__name__)
             return
         log.info("attempt.settled", **told, ending=type(ending).__name__, code=getattr(ending, "code", None))

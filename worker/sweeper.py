@@ -7,6 +7,7 @@ import structlog
 
 from todoke.model.errors import Unavailable
 from todoke.queue.port import BATCH_MAX
+from todoke.runtime.metrics import REDISPATCHES
 
 log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ class Sweeper:
         """Once around. Raises Unavailable when PostgreSQL is away."""
         due = await self._redispatch(JOBS_MAX)
         left = await self._send_all(due)
+        REDISPATCHES.inc(len(due) - len(left))
         if due:
             log.info("sweep.redispatched", count=len(due) - len(left), unsent=len(left))
         if left:
