@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from todoke.model.errors import Refused, Unavailable
+from todoke.model.errors import TodokeError, Unavailable
 from todoke.runtime.settings import Settings, load_settings
 from todoke.store.database import Database
 
@@ -27,10 +27,8 @@ WRONG_DATABASE = {
 Answer = TypeVar("Answer")
 
 
-class WrongDatabase(Refused):
+class WrongDatabase(TodokeError):
     """What DATABASE_URL leads to is not Todoke's database as this version knows it."""
-
-    code = "WRONG_DATABASE"
 
 
 @contextlib.asynccontextmanager
