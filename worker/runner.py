@@ -23,7 +23,7 @@ ANSWER_AGAIN_SECONDS = 1.0
 
 Run = Callable[[Order], Awaitable[Ending]]
 Keep = Callable[[Attempt, tuple[Made, ...]], Awaitable[Ending]]
-Settle = Callable[[Outcome, str], Awaitable[bool]]
+Settle = Callable[[Outcome, Held], Awaitable[bool]]
 Activity = Callable[[str, int], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
@@ -51,9 +51,9 @@ class Runner:
         """The attempts in work, settled ones not."""
         return list(self._held.values())
 
-    def start(self, attempt: Attempt, message: Message) -> None:
-        """Begin an attempt that has a slot; it ends by itself."""
-        held = Held(attempt, message.receipt)
+    def start(self, attempt: Attempt, message: Message | None) -> None:
+        """Begin an attempt that has a slot, and a message unless it was claimed without; it ends by itself."""
+        held = Held(attempt, message.receipt if message else None)
         self._held[held.key] = held
         task = asyncio.create_task(self._attempt(held))
         self._tasks.add(task)
@@ -96,7 +96,7 @@ class Runner:
         attempt = held.attempt
         assert not isinstance(ending, Returned)
         told = {"job_id": str(attempt.id), "type": attempt.type, "attempt": attempt.number, "lease": attempt.lease}
-        if isinstance(ending, Lost) or not await self._settle(outcome(attempt, ending), held.receipt):
+        if isinstance(ending, Lost) or not await self._settle(outcome(attempt, ending), held):
             log.warning("attempt.lost", **told, ending=type(ending).__name__)
             return
         log.info("attempt.settled", **told, ending=type(ending).__name__, code=getattr(ending, "code", None))

@@ -61,9 +61,7 @@ class SqsQueue:
         self._poll_sqs = session.client(
             "sqs",
             endpoint_url=endpoint_url,
-            config=client_config(
-                read_seconds=poll_seconds + POLL_SLACK_SECONDS, connections_max=RECEIVES_MAX, tries=1
-            ),
+            config=client_config(read_seconds=poll_seconds + POLL_SLACK_SECONDS, connections_max=RECEIVES_MAX, tries=1),
         )
 
     @classmethod
