@@ -148,12 +148,14 @@ FROM job
 WHERE id = ANY ($1::uuid[])
 
 -- renew: prolong the leases one worker still holds; a job left out of the answer is lost to it
--- No lease outlives its attempt's deadline by more than what keeping a result may take.
+-- No lease outlives its attempt's deadline by more than what keeping a result may take. One that has expired may be
+-- prolonged while nobody has claimed its job, unless it is limited: then its place may be taken already.
 WITH held AS (
     SELECT job.id
     FROM job
     JOIN unnest($1::uuid[], $2::bigint[]) AS asked (id, lease) USING (id, lease)
     WHERE job.id = ANY ($1::uuid[]) AND job.state = 'PROCESSING' AND job.worker_id = $3
+        AND (job.concurrency_limit IS NULL OR job.lease_expires_at > clock_timestamp())
     ORDER BY job.id
     FOR UPDATE OF job
 )
