@@ -35,9 +35,12 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
-    def cut_after(self, word: str) -> None:
-        """Pass on the next request with this word, once, and break its connection instead of passing the answer."""
-        self._last_word = word.encode()
+    def cut_commit_of(self, words: str) -> None:
+        """Pass on the next COMMIT of a connection that has said these words, but break it before the answer comes.
+
+        Once; the words of a statement are said when a connection first uses it.
+        """
+        self._last_word = words.encode()
 
     def silence(self) -> None:
         """From now on pass nothing on, and break nothing."""
@@ -73,9 +76,11 @@ class Proxy:
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass requests on, and cut where asked to."""
+        is_marked = False
         with contextlib.suppress(OSError):
             while data := await reader.read(2**16):
-                if self._last_word is not None and self._last_word in data:
+                is_marked = is_marked or (self._last_word is not None and self._last_word in data)
+                if is_marked and self._last_word is not None and b"COMMIT" in data:
                     self._last_word = None
                     self._is_silent = True
                     writer.write(data)

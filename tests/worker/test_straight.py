@@ -1,5 +1,6 @@
 """Work goes on without the queue, within limits, and after a claim whose answer was lost."""
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -57,7 +58,7 @@ async def test_the_next_job_of_a_key_starts_at_once(start_worker: StartWorker, o
     ]
     rows = [await office.end(job, seconds=10) for job in jobs]
     spans = sorted((row["started_at"], row["finished_at"]) for row in rows)
-    pauses = [(after[0] - before[1]).total_seconds() for before, after in zip(spans, spans[1:], strict=False)]
+    pauses = [(after[0] - before[1]).total_seconds() for before, after in itertools.pairwise(spans)]
     assert all(0 <= pause < 1 for pause in pauses), pauses
     await office.until_queue_is_empty()
 
@@ -67,7 +68,7 @@ async def test_what_a_claim_with_a_lost_answer_took_runs_at_once_and_uncharged(
 ) -> None:
     # Sixty seconds of lease: whatever waited for it would be too late here.
     worker = await start_worker(database_url=SecretStr(postgres_proxy.url), lease_seconds=60.0)
-    postgres_proxy.cut_after("COMMIT")
+    postgres_proxy.cut_commit_of("lease = job.lease + 1")
     job = await office.submit("double", {"number": 1})
     row = await office.end(job, seconds=15)
     assert (row["state"], row["attempt"], row["losses"], row["failures"]) == ("SUCCESS", 2, 0, 0)
