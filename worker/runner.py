@@ -25,7 +25,7 @@ ANSWER_AGAIN_SECONDS = 1.0
 
 Run = Callable[[Order], Awaitable[Ending]]
 Keep = Callable[[Attempt, tuple[Made, ...]], Awaitable[Ending]]
-Settle = Callable[[Outcome, str], Awaitable[bool]]
+Settle = Callable[[Outcome, Held], Awaitable[bool]]
 Activity = Callable[[str, int], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
@@ -53,9 +53,9 @@ class Runner:
         """The attempts in work, settled ones not."""
         return list(self._held.values())
 
-    def start(self, attempt: Attempt, message: Message) -> None:
-        """Begin an attempt that has a slot; it ends by itself."""
-        held = Held(attempt, message.receipt)
+    def start(self, attempt: Attempt, message: Message | None) -> None:
+        """Begin an attempt that has a slot, and a message unless it was claimed without; it ends by itself."""
+        held = Held(attempt, message.receipt if message else None)
         self._held[held.key] = held
         measures.started(attempt)
         task = asyncio.create_task(self._attempt(held))
@@ -98,7 +98,7 @@ class Runner:
     async def _record(self, held: Held, ending: Ending) -> None:
         attempt = held.attempt
         assert not isinstance(ending, Returned)
-        is_ours = not isinstance(ending, Lost) and await self._settle(outcome(attempt, ending), held.receipt)
+        is_ours = not isinstance(ending, Lost) and await self._settle(outcome(attempt, ending), held)
         measures.ended(attempt, ending, time.monotonic() - held.started_at, is_ours=is_ours)
         told = {"job_id": str(attempt.id), "type": attempt.type, "attempt": attempt.number, "lease": attempt.lease}
         if not is_ours:

@@ -107,6 +107,7 @@ def test_names_agree_with_what_setup_makes() -> None:
     environment = SERVICES["worker"]["environment"]
     assert environment["SQS_QUEUE_URL"].endswith(f"/{aws.QUEUE}")
     assert environment["SQS_QUEUE_URL"].startswith(environment["AWS_ENDPOINT_URL"])
+    assert environment["TODOKE_DLQ_URL"] == environment["SQS_QUEUE_URL"].replace(aws.QUEUE, aws.DEAD_LETTERS)
     assert environment["TODOKE_S3_BUCKET"] == aws.BUCKET
     assert environment["AWS_REGION"] == aws.REGION
     assert {environment[name] for name in CREDENTIALS} == {aws.KEY_ID}
