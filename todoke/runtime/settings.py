@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     inline_result_bytes: int = Field(
         64 * 1024, ge=0, description="Results up to this size live in PostgreSQL, larger ones in S3."
     )
+    job_memory_mb: int = Field(
+        2048, ge=0, description="MiB of memory a job may take when its type does not say; 0: no limit."
+    )
+    child_jobs_max: int = Field(1000, ge=1, description="Jobs after which a process for job code is replaced.")
     drain_seconds: float = Field(20, ge=0, description="After SIGTERM, how long running jobs may still finish.")
 
     # Webhooks.
