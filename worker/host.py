@@ -40,7 +40,6 @@ class Host:
 
     async def open(self) -> None:
         """Start a first child, warm for the first job, and learn the job types from it. Raises StartFailed."""
-        processes.adopt_orphans()
         self._watching = asyncio.create_task(self._watch.run())
         child = await self._new()
         self.types = child.types

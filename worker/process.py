@@ -24,6 +24,7 @@ log = structlog.get_logger()
 START_SECONDS = 60.0
 STOP_GRACE_SECONDS = 2.0
 LAST_WORDS_SECONDS = 1.0
+KILL_SECONDS = 1.5
 STREAM_BYTES = 2**16
 
 
@@ -95,7 +96,7 @@ class Child:
                 stdout=PIPE,
                 stderr=PIPE,
                 env=program.environment(),
-                # A group of its own: Ctrl-C reaches the supervisor alone, a kill reaches all that job code started.
+                # A session of its own: Ctrl-C reaches the supervisor alone, and what job code starts can be told.
                 start_new_session=True,
             )
         except OSError as error:
@@ -114,7 +115,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id of its warden, also of its group; the process that runs job code is below it."""
+        """Process id of its warden, also of its session; the process that runs job code is below it."""
         return self._transport.get_pid()
 
     @property
@@ -197,8 +198,9 @@ class Child:
     def kill(self) -> None:
         """End it and all it started, now."""
         if not self._exited.is_set():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            self._send(signal.SIGTERM)
+            # Job code may have stopped its warden.
+            asyncio.get_running_loop().call_later(KILL_SECONDS, self._send, signal.SIGKILL)
 
     async def end(self) -> None:
         """Kill it and wait until it is gone."""
@@ -266,6 +268,11 @@ class Child:
         if not stdin.is_closing():
             stdin.write(frames.encode(frame))
 
+    def _send(self, number: signal.Signals) -> None:
+        if not self._exited.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     async def _hear_output(self) -> None:
         stderr = self._process.stderr
         assert stderr is not None
@@ -307,18 +314,9 @@ class _Protocol(SubprocessStreamProtocol):
     def __init__(self) -> None:
         super().__init__(limit=STREAM_BYTES, loop=asyncio.get_running_loop())
         self.exited = asyncio.Event()
-        self._pid = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._pid = transport.get_pid()
 
     def process_exited(self) -> None:
         self.exited.set()
-        # The number of a group stays taken while anything that job code started lives in it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGKILL)
         super().process_exited()
 
 

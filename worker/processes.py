@@ -10,6 +10,7 @@ from pathlib import Path
 
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
 PROC = Path("/proc")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -40,8 +41,10 @@ def below(pid: int) -> list[int]:
 def end_strays(ours: Iterable[int]) -> None:
     """End what job code started and we have adopted: children of this process in another session, except `ours`.
 
-    What a library of our own starts stays in our session; job code cannot enter it.
+    What a library of our own starts stays in our session; job code cannot enter it. Does nothing without adopt_orphans.
     """
+    if not _adopts_orphans():
+        return
     session, known = os.getsid(0), set(ours)
     for stray in _children(os.getpid()):
         with contextlib.suppress(OSError):
@@ -66,6 +69,13 @@ def resident_bytes(pid: int) -> int:
         return int((PROC / str(pid) / "statm").read_text().split()[1]) * PAGE_BYTES
     except (OSError, IndexError):
         return 0
+
+
+def _adopts_orphans() -> bool:
+    answer = ctypes.c_int(0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    return bool(answer.value)
 
 
 def _proportional_bytes(pid: int) -> int:

@@ -4,8 +4,8 @@
 
 It starts PROGRAM, passes its end on as its own, and then ends everything that was started below it, also what has
 left the process group or become a daemon. When the supervisor (PARENT_PID) dies it does the same at once: the kernel
-tells it, so it does not depend on a child that may be deep in a C call. CGROUP is a cgroup to enter first, or empty.
-It stands on the standard library alone, so that it starts in a few milliseconds and stays small.
+tells it, so it does not depend on a child that may be deep in a C call. SIGTERM asks for it too. CGROUP is a cgroup to
+enter first, or empty. It stands on the standard library alone, so that it starts in a few milliseconds and stays small.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import time
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 # What cannot be killed, having other rights or hanging in the kernel, must not hold us.
-SECONDS_MAX = 2.0
+SECONDS_MAX = 1.0
 HEARD = {signal.SIGTERM, signal.SIGCHLD}
 
 
@@ -42,11 +42,13 @@ def main(arguments: list[str]) -> None:
         _become(command)
     _let_go_of_pipes()
     status = _watch(program)
-    _end_all_below()
+    _end_all_below(program)
     _end_like(status)
 
 
 def _become(command: list[str]) -> None:
+    # A group of its own, so that it can be killed whole without us.
+    os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     try:
         os.execv(command[0], command)  # noqa: S606 - becoming the program is what this process is for
@@ -68,7 +70,7 @@ def _watch(program: int) -> int:
         status = _collect(program)
         if status is not None:
             return status
-    return int(signal.SIGKILL)  # the supervisor is gone: nobody will look at it
+    return int(signal.SIGKILL)
 
 
 def _collect(program: int) -> int | None:
@@ -80,8 +82,10 @@ def _collect(program: int) -> int | None:
     return found
 
 
-def _end_all_below() -> None:
+def _end_all_below(program: int) -> None:
     """Kill until nothing is left. What loses its parent becomes ours, so no fork escapes for longer than a round."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(program, signal.SIGKILL)
     deadline = time.monotonic() + SECONDS_MAX
     while time.monotonic() < deadline:
         for process in _below(os.getpid()):
