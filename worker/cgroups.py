@@ -29,6 +29,7 @@ class Files:
 
 
 V2 = Files("memory.max", "max", "memory.events")
+SWAP_LIMIT = "memory.swap.max"
 V1 = Files("memory.limit_in_bytes", "-1", "memory.oom_control")
 
 
@@ -97,6 +98,9 @@ class Cgroups:
         except OSError as error:
             log.info("cgroup.refused", path=str(path), reason=str(error))
             return None
+        # Beyond its limit a job is to end, not to crawl.
+        with contextlib.suppress(OSError):
+            (path / SWAP_LIMIT).write_text("0")
         return Cgroup(path, self._files)
 
 

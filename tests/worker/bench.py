@@ -12,6 +12,7 @@ import pytest
 
 from tests.worker.conftest import until
 from worker import processes
+from worker.cgroups import Cgroups
 from worker.ending import Ending, Returned
 from worker.host import Bounds, Host
 from worker.process import Child, Order
@@ -72,9 +73,11 @@ async def benches(folder: Path) -> AsyncIterator[StartBench]:
     """What starts a bench; all of them end with the block."""
     hosts: list[Host] = []
 
-    async def start(memory_mb: int = 0, jobs_max: int = 1000) -> Bench:
+    async def start(memory_mb: int = 0, jobs_max: int = 1000, cgroups: Cgroups | None = None) -> Bench:
         program = Program(("sample_jobs",), folder, 64 * 1024)
-        host = Host(lambda: Child.start(program), Bounds(memory_mb, jobs_max))
+        host = Host(
+            lambda: Child.start(program, cgroups.new() if cgroups is not None else None), Bounds(memory_mb, jobs_max)
+        )
         hosts.append(host)
         await host.open()
         return Bench(host, folder)

@@ -106,6 +106,23 @@ async def test_groups_of_the_kernel_are_optional_and_hold_where_they_are(tmp_pat
         await nowhere.remove()
 
 
+@pytest.mark.parametrize("type_", ["eat", "eat-in-programs"])
+async def test_the_kernel_keeps_the_limit_where_it_lets_us(
+    start_bench: StartBench, monkeypatch: pytest.MonkeyPatch, type_: str
+) -> None:
+    cgroups = Cgroups.found()
+    if cgroups is not None:
+        # Nothing is polled but the kernel's own count.
+        monkeypatch.setattr(processes, "memory_bytes", lambda _pids, _enough: 0)
+    bench = await start_bench(cgroups=cgroups)
+    paths = [child._cgroup.path for child in bench.host._all if child._cgroup is not None]
+    ending = await bench.run(type_, {"number": 400 if type_ == "eat" else 70})
+    assert isinstance(ending, Failed)
+    assert ending.code == MEMORY_LIMIT
+    await until(lambda: not any(path.exists() for path in paths))
+    assert await bench.value("double", {"number": 1}) == {"number": 2}
+
+
 @pytest.mark.parametrize("files", [V1, V2])
 def test_the_count_of_kills_is_read_from_either_version(tmp_path: Path, files: object) -> None:
     for name in ("memory.events", "memory.oom_control"):
