@@ -21,16 +21,18 @@ from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 from todoke.store.repair import Repair
 from worker.cancels import Cancels
+from worker.cgroups import Cgroups
 from worker.completer import Completer
 from worker.dead_letters import DeadLetters
 from worker.ending import WORKER_STOPPED, Released
 from worker.heartbeat import Heartbeat
 from worker.hints import Hints
-from worker.host import Host
+from worker.host import Bounds, Host
 from worker.messages import Messages
 from worker.outage import Outage
 from worker.own_ledger import OwnLedger
-from worker.process import Child, Program
+from worker.process import Child
+from worker.program import Program
 from worker.receiver import Receiver
 from worker.results import Results
 from worker.roll_call import RollCall
@@ -115,7 +117,11 @@ async def _rooms(settings: Settings) -> AsyncIterator[Rooms]:
         home = scratch / "home"
         home.mkdir()
         program = Program(settings.jobs, home, settings.inline_result_bytes)
-        host = Host(lambda: Child.start(program))
+        cgroups = Cgroups.found()
+        host = Host(
+            lambda: Child.start(program, cgroups.new() if cgroups is not None else None),
+            Bounds(settings.job_memory_mb, settings.child_jobs_max),
+        )
         stack.push_async_callback(host.close)
         await host.open()
         channel = settings.notify_channel

@@ -10,6 +10,7 @@ TodokeError
 │   └── TypeUnknown
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
+├── Canceled           raised into it: the attempt is to stop
 ├── Fail
 └── Retry
 """
@@ -71,6 +72,16 @@ class Unavailable(TodokeError):
 
 class JobSignal(Exception):
     """What job code raises to steer its own attempt."""
+
+
+class Canceled(JobSignal):
+    """The attempt is to stop: canceled, out of time, or no longer this worker's. Clean up and let it through.
+
+    Raised into job code by the worker. What is caught and not let through is ended by force soon after.
+    """
+
+    def __init__(self, message: str = "the attempt was asked to stop") -> None:
+        super().__init__(message)
 
 
 class Fail(JobSignal):
