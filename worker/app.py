@@ -47,6 +47,7 @@ class Rooms:
     heartbeat: Heartbeat
     sweeper: Sweeper
     messages: Messages
+    results: Results
 
 
 async def run(settings: Settings) -> None:
@@ -76,7 +77,7 @@ async def _drain(rooms: Rooms, seconds: float) -> None:
     for held in rooms.runner.held:
         held.interrupt(Released(WORKER_STOPPED, "the worker was stopped; the job starts again on another"))
     await rooms.runner.finished(SETTLE_SECONDS)
-    await rooms.messages.drain(SETTLE_SECONDS)
+    await asyncio.gather(rooms.messages.drain(SETTLE_SECONDS), rooms.results.drain(SETTLE_SECONDS))
 
 
 @contextlib.asynccontextmanager
@@ -94,9 +95,10 @@ async def _rooms(settings: Settings) -> AsyncIterator[Rooms]:
         stack.push_async_callback(host.close)
         await host.open()
         ledger = OwnLedger(Ledger(database, settings.notify_channel), settings, host.types)
-        results = Results(blobs if settings.s3_bucket else None, settings.inline_result_bytes)
+        reader = Reader(database)
+        results = Results(blobs if settings.s3_bucket else None, reader.artifacts, settings.inline_result_bytes)
         log.info("worker.started", worker_id=ledger.worker_id, types=sorted(host.types), slots=settings.slots)
-        yield _wire(settings, ledger, queue, host, results, Reader(database), scratch)
+        yield _wire(settings, ledger, queue, host, results, reader, scratch)
 
 
 def _wire(
@@ -115,6 +117,7 @@ def _wire(
         keep=results.keep,
         report=completer.report,
         settle=completer.settle,
+        recorded=results.recorded,
         activity=reader.activity,
         freed=lambda: slots.give(1),
         scratch=scratch,
@@ -128,4 +131,4 @@ def _wire(
         is_reachable=ledger.is_reachable,
     )
     heartbeat = Heartbeat(lambda: runner.held, ledger.renew, queue.defer, settings.visibility_seconds)
-    return Rooms(runner, receiver, heartbeat, Sweeper(ledger.redispatch, queue.send, ledger.unsent), messages)
+    return Rooms(runner, receiver, heartbeat, Sweeper(ledger.redispatch, queue.send, ledger.unsent), messages, results)

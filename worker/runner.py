@@ -24,6 +24,7 @@ ANSWER_AGAIN_SECONDS = 1.0
 Run = Callable[[Order], Awaitable[Ending]]
 Keep = Callable[[Attempt, tuple[Made, ...]], Awaitable[Ending]]
 Settle = Callable[[Outcome, str], Awaitable[bool]]
+Recorded = Callable[[Attempt, Ending, bool], None]
 Activity = Callable[[str, int], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
@@ -37,11 +38,13 @@ class Runner:
         keep: Keep,
         report: Report,
         settle: Settle,
+        recorded: Recorded,
         activity: Activity,
         freed: Callable[[], None],
         scratch: Path,
     ) -> None:
         self._run, self._keep, self._report, self._settle = run, keep, report, settle
+        self._recorded = recorded
         self._activity, self._freed, self._scratch = activity, freed, scratch
         self._held: dict[tuple[object, int], Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +99,9 @@ class Runner:
         attempt = held.attempt
         assert not isinstance(ending, Returned)
         told = {"job_id": str(attempt.id), "type": attempt.type, "attempt": attempt.number, "lease": attempt.lease}
-        if isinstance(ending, Lost) or not await self._settle(outcome(attempt, ending), held.receipt):
+        is_ours = not isinstance(ending, Lost) and await self._settle(outcome(attempt, ending), held.receipt)
+        self._recorded(attempt, ending, is_ours)
+        if not is_ours:
             log.warning("attempt.lost", **told, ending=type(ending).__name__)
             return
         log.info("attempt.settled", **told, ending=type(ending).__name__, code=getattr(ending, "code", None))
