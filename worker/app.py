@@ -17,6 +17,7 @@ from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 from todoke.store.repair import Repair
+from todoke.store.retention import Retention
 from worker.completer import Completer
 from worker.ending import WORKER_STOPPED, Released
 from worker.heartbeat import Heartbeat
@@ -25,6 +26,7 @@ from worker.host import Host
 from worker.messages import Messages
 from worker.own_ledger import OwnLedger
 from worker.process import Child, Program
+from worker.pruner import Ages, Pruner
 from worker.receiver import Receiver
 from worker.results import Results
 from worker.runner import Runner
@@ -37,6 +39,8 @@ log = structlog.get_logger()
 # An idle worker does not wait for the whole of a long poll: the sweep brings back what little that may cost.
 POLL_GRACE_SECONDS = 2.0
 SETTLE_SECONDS = 3.0
+# What is days old may wait: it is looked for once in this many sweeps.
+PRUNE_SWEEPS = 12
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Rooms:
     sweeper: Sweeper
     messages: Messages
     results: Results
+    pruner: Pruner
 
 
 async def run(settings: Settings) -> None:
@@ -62,6 +67,7 @@ async def run(settings: Settings) -> None:
         running(
             every(settings.heartbeat_seconds, rooms.heartbeat.beat, asyncio.Event()),
             every(settings.sweep_seconds, rooms.sweeper.sweep, stopping),
+            every(settings.sweep_seconds * PRUNE_SWEEPS, rooms.pruner.prune, stopping),
         ),
     ):
         async with running(rooms.receiver.run()):
@@ -100,9 +106,12 @@ async def _rooms(settings: Settings) -> AsyncIterator[Rooms]:
             Ledger(database, channel, settings.tenant_jobs_max), Repair(database, channel), settings, host.types
         )
         reader = Reader(database)
-        results = Results(blobs if settings.s3_bucket else None, reader.artifacts, settings.inline_result_bytes)
+        store = blobs if settings.s3_bucket else None
+        results = Results(store, reader.artifacts, settings.inline_result_bytes)
+        ages = Ages(settings.result_days, settings.job_days, settings.tombstone_days)
+        pruner = Pruner(Retention(database), store, ages)
         log.info("worker.started", worker_id=ledger.worker_id, types=sorted(host.types), slots=settings.slots)
-        yield _wire(settings, ledger, queue, host, results, reader, scratch)
+        yield _wire(settings, ledger, queue, host, results, pruner, reader, scratch)
 
 
 def _wire(
@@ -111,6 +120,7 @@ def _wire(
     queue: SqsQueue,
     host: Host,
     results: Results,
+    pruner: Pruner,
     reader: Reader,
     scratch: Path,
 ) -> Rooms:
@@ -135,4 +145,5 @@ def _wire(
         is_reachable=ledger.is_reachable,
     )
     heartbeat = Heartbeat(lambda: runner.held, ledger.renew, queue.defer, settings.visibility_seconds)
-    return Rooms(runner, receiver, heartbeat, Sweeper(ledger.redispatch, queue.send, ledger.unsent), messages, results)
+    sweeper = Sweeper(ledger.redispatch, queue.send, ledger.unsent)
+    return Rooms(runner, receiver, heartbeat, sweeper, messages, results, pruner)

@@ -7,7 +7,7 @@ import os
 import random
 import stat
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -16,7 +16,7 @@ import structlog
 
 from todoke.blobs.port import Blobs, ContentChangedError, ObjectRefusedError, Written
 from todoke.model.errors import Unavailable
-from todoke.model.job import Artifact, Attempt
+from todoke.model.job import TERMINAL, Artifact, Attempt, Outcome, State
 from worker.ending import (
     RESULT_INVALID,
     RESULT_TOO_LARGE,
@@ -64,14 +64,14 @@ class Results:
                 self._begin(self._remove(put), attempt)
         return ending
 
-    def recorded(self, attempt: Attempt, ending: Ending, is_ours: bool) -> None:
-        """The ledger has answered for this attempt: what is settled now decides which objects are in nobody's use."""
-        if self._blobs is None or not isinstance(ending, Stored):
+    def recorded(self, attempt: Attempt, outcome: Outcome, is_ours: bool) -> None:
+        """The ledger has answered: what is settled now decides which objects nobody will refer to."""
+        if self._blobs is None:
             return
         if not is_ours:
-            self._begin(self._remove_unless_kept(attempt, ending), attempt)
-        elif attempt.lease > 1:
-            self._begin(self._clear_earlier(attempt), attempt)
+            self._begin(self._remove_unless_kept(attempt, outcome), attempt)
+        elif attempt.lease > 1 and outcome.state in TERMINAL:
+            self._begin(self._clear(attempt, is_success=outcome.state is State.SUCCESS), attempt)
 
     async def drain(self, seconds: float) -> None:
         """Wait for removals under way, at most `seconds`."""
@@ -121,21 +121,21 @@ class Results:
         written = await _tried(lambda: blobs.put(key, content, item.media_type))
         return Artifact(item.name, item.media_type, written.size, written.sha256, object_key=key)
 
-    async def _remove(self, keys: Sequence[str]) -> None:
+    async def _remove(self, keys: Collection[str]) -> None:
         assert self._blobs is not None
         await self._blobs.delete(keys)
 
-    async def _remove_unless_kept(self, attempt: Attempt, ending: Stored) -> None:
+    async def _remove_unless_kept(self, attempt: Attempt, outcome: Outcome) -> None:
         """Asks first: an outcome whose answer was lost on its way may be the job's result after all."""
-        kept = {artifact.object_key for artifact in await self._kept(attempt.id, attempt.tenant_id)}
-        keys = [artifact.object_key for artifact in ending.artifacts]
-        await self._remove([key for key in keys if key is not None and key not in kept])
+        if keys := {artifact.object_key for artifact in outcome.artifacts if artifact.object_key is not None}:
+            kept = {artifact.object_key for artifact in await self._kept(attempt.id, attempt.tenant_id)}
+            await self._remove(keys - kept)
 
-    async def _clear_earlier(self, attempt: Attempt) -> None:
-        """A finished job is never claimed again: all that is not of the lease that won is of an earlier one."""
+    async def _clear(self, attempt: Attempt, *, is_success: bool) -> None:
+        """An ended job is never claimed again: all that is not of the lease that won is of an earlier one."""
         assert self._blobs is not None
-        count = await self._blobs.clear(_job_prefix(attempt), spared=_lease_prefix(attempt))
-        if count:
+        spared = _lease_prefix(attempt) if is_success else None
+        if count := await self._blobs.clear(_job_prefix(attempt), spared=spared):
             log.info("result.orphans_removed", job_id=str(attempt.id), count=count)
 
     def _begin(self, work: Coroutine[None, None, None], attempt: Attempt) -> None:

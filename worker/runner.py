@@ -24,7 +24,7 @@ ANSWER_AGAIN_SECONDS = 1.0
 Run = Callable[[Order], Awaitable[Ending]]
 Keep = Callable[[Attempt, tuple[Made, ...]], Awaitable[Ending]]
 Settle = Callable[[Outcome, str], Awaitable[bool]]
-Recorded = Callable[[Attempt, Ending, bool], None]
+Recorded = Callable[[Attempt, Outcome, bool], None]
 Activity = Callable[[str, int], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
@@ -99,12 +99,16 @@ class Runner:
         attempt = held.attempt
         assert not isinstance(ending, Returned)
         told = {"job_id": str(attempt.id), "type": attempt.type, "attempt": attempt.number, "lease": attempt.lease}
-        is_ours = not isinstance(ending, Lost) and await self._settle(outcome(attempt, ending), held.receipt)
-        self._recorded(attempt, ending, is_ours)
+        is_ours = not isinstance(ending, Lost) and await self._settled(held, outcome(attempt, ending))
         if not is_ours:
             log.warning("attempt.lost", **told, ending=type(ending).__name__)
             return
         log.info("attempt.settled", **told, ending=type(ending).__name__, code=getattr(ending, "code", None))
+
+    async def _settled(self, held: Held, outcome: Outcome) -> bool:
+        is_ours = await self._settle(outcome, held.receipt)
+        self._recorded(held.attempt, outcome, is_ours)
+        return is_ours
 
     def _order(self, held: Held, reporter: Reporter, folder: Path) -> Order:
         attempt = held.attempt

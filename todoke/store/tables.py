@@ -106,6 +106,11 @@ job = Table(
         "finished_at",
         postgresql_where=text("state = 'SUCCESS' AND results_expired_at IS NULL"),
     ),
+    Index(
+        "job_finished",
+        "finished_at",
+        postgresql_where=text("state = 'FAILED' OR results_expired_at IS NOT NULL"),
+    ),
 )
 
 event = Table(
@@ -193,4 +198,14 @@ tombstone = Table(
     _moment("erased_at", nullable=False),
     Column("reason", Text, nullable=False),
     Index("tombstone_erased", "erased_at"),
+)
+
+orphan = Table(
+    "orphan",
+    metadata,
+    Column("prefix", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    _moment("due_at", nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Index("orphan_due", "due_at"),
 )
