@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 
 from service.identity import Identity, identify
 from service.links import Links
-from todoke.model.errors import NotFound
+from todoke.model.errors import Gone, NotFound
 from todoke.model.ids import parse_id
 from todoke.model.job import State
 from todoke.store.reading import Reader, Status
@@ -16,12 +16,13 @@ RETRY_AFTER_SECONDS = 2
 
 
 async def find(reader: Reader, job_id: str, identity: Identity) -> Status:
-    """The caller's job. Raises NotFound for any other, a malformed id included."""
-    parsed = parse_id(job_id)
-    status = await reader.status(parsed, identity.tenant_id) if parsed else None
-    if status is None:
-        raise NotFound("job not found")
-    return status
+    """The caller's job. Raises NotFound for any other, a malformed id included, and Gone for one that was erased."""
+    if parsed := parse_id(job_id):
+        if status := await reader.status(parsed, identity.tenant_id):
+            return status
+        if tombstone := await reader.tombstone(parsed, identity.tenant_id):
+            raise Gone("the job was erased", tombstone)
+    raise NotFound("job not found")
 
 
 class JobRoutes:
@@ -39,7 +40,7 @@ class JobRoutes:
         self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]
     ) -> Response:
         status = await find(self._reader, job_id, identity)
-        etag = f'"{status.epoch}.{status.sequence}.{status.progress_version}"'
+        etag = _etag(status)
         headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
@@ -55,7 +56,14 @@ class JobRoutes:
         return {
             **status.story,
             "artifacts": status.artifacts,
+            "resultExpiredAt": status.result_expired_at,
             "statusUrl": self._links.status_path(job_id),
             "eventsUrl": self._links.absolute(self._links.events_path(job_id)),
             "resultUrl": self._links.absolute(self._links.result_path(job_id)),
         }
+
+
+def _etag(status: Status) -> str:
+    # That a result expires is no event of the job, yet the answer is another one.
+    expired = "" if status.result_expired_at is None else ".expired"
+    return f'"{status.epoch}.{status.sequence}.{status.progress_version}{expired}"'

@@ -6,12 +6,16 @@ TodokeError
 │   ├── NotFound
 │   ├── KeyReused
 │   ├── NotFinished
-│   └── NoResult
+│   ├── NoResult
+│   └── Gone
+│       └── ResultExpired
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
 ├── Fail
 └── Retry
 """
+
+from collections.abc import Mapping
 
 
 class TodokeError(Exception):
@@ -56,6 +60,22 @@ class NoResult(Refused):
     """The result was asked for and the job ended without one."""
 
     code = "JOB_FAILED"
+
+
+class Gone(Refused):
+    """The job was there and has been erased. `tombstone`: what is still known of it, as public JSON."""
+
+    code = "GONE"
+
+    def __init__(self, detail: str, tombstone: Mapping[str, object]) -> None:
+        super().__init__(detail)
+        self.tombstone = tombstone
+
+
+class ResultExpired(Gone):
+    """The job is known and its result has been removed, because it was old."""
+
+    code = "RESULT_EXPIRED"
 
 
 class Unavailable(TodokeError):
