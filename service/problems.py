@@ -113,8 +113,7 @@ async def _on_problem(_request: Request, error: Exception) -> Response:
 async def _on_refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     errors = error.errors if isinstance(error, InvalidInput) else ()
-    members = error.tombstone if isinstance(error, Gone) else {}
-    return Problem(STATUS_OF[type(error)], error.code, str(error), errors, members=members).response()
+    return Problem(STATUS_OF[type(error)], error.code, str(error), errors, members=error.members).response()
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:

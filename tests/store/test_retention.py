@@ -1,6 +1,7 @@
 """What goes with age, what stays, and that nothing is left pointing at nothing."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ import asyncpg
 import pytest
 
 from tests.make import TENANT, WORKER, accept, fail, start, succeed
+from todoke.model.ids import new_id
 from todoke.model.job import Artifact
 from todoke.store.database import Database, queries
 from todoke.store.ledger import Ledger
@@ -104,8 +106,9 @@ async def test_old_jobs_leave_a_tombstone_and_nothing_else(
     await age(database, never_ran, 31)
     young = await finished(ledger, database, 29, SMALL)
     running = await accept(ledger)
-    await retention.expire_results(30, 100)
-    await retention.drop_orphans(await retention.take_orphans(100))
+    assert await retention.expire_results(30, 100) == 3
+    # A worker that was killed may have left objects of the failed job; nobody ever ran the other.
+    assert set(await retention.take_orphans(100)) == {f"{TENANT}/{done}/", f"{TENANT}/{failed}/"}
     assert await retention.erase_jobs(30, 100) == 3
     assert {row["id"] for row in await rows(database, "job")} == {young, running}
     for table in ("event", "artifact"):
@@ -117,11 +120,9 @@ async def test_old_jobs_leave_a_tombstone_and_nothing_else(
         never_ran: "FAILED",
     }
     assert all(row["reason"] == "age" and row["erased_at"] > row["finished_at"] for row in tombstones.values())
-    # A worker that was killed may have left objects of the failed job; nobody ever ran the other.
-    assert await retention.take_orphans(100) == [f"{TENANT}/{failed}/"]
 
 
-async def test_a_success_is_not_erased_before_its_results_have_expired(
+async def test_a_job_is_not_erased_before_its_results_have_expired(
     ledger: Ledger, database: Database, retention: Retention
 ) -> None:
     await finished(ledger, database, 31, LARGE)
@@ -226,7 +227,7 @@ async def test_a_stale_attempt_finds_no_job_to_settle(ledger: Ledger, database: 
     assert await rows(database, "artifact") == await rows(database, "job") == []
 
 
-IDS = "ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 200))"
+IDS = f"'{{{','.join(str(new_id()) for _ in range(200))}}}'"
 PRUNING = {
     "expire_results": "7, 200",
     "old_jobs": "30, 200",
@@ -247,7 +248,7 @@ async def test_no_statement_reads_a_whole_table(other: "asyncpg.Connection[async
         await other.execute("DEALLOCATE pruning")
         assert "Seq Scan" not in plan, f"{name}:\n{plan}"
         if name in ("expire_results", "old_jobs"):
-            assert "Index Cond: (finished_at <= (now() -" in plan, f"{name}:\n{plan}"
+            assert re.search(r"Index Cond: .*finished_at <= \(now\(\) -", plan), f"{name}:\n{plan}"
             assert "Sort Key: job.finished_at" not in plan, f"{name} reads all that is old:\n{plan}"
 
 
@@ -260,7 +261,7 @@ async def _make_many(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
             updated_at, finished_at, results_expired_at)
         SELECT gen_random_uuid(), 'default', 't', CASE WHEN n % 50 = 0 THEN 'FAILED' ELSE 'SUCCESS' END, '{}', 5, 60,
             now(), now(), now(), now() - n * interval '50 seconds',
-            CASE WHEN n > 12000 AND n % 50 > 0 THEN now() END
+            CASE WHEN n > 12000 THEN now() END
         FROM generate_series(1, 50000) AS n;
         INSERT INTO event (job_id, sequence, tenant_id, type, at, body)
             SELECT id, n, tenant_id, 't', now(), '{}' FROM job, generate_series(1, 3) AS n;

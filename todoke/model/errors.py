@@ -7,8 +7,8 @@ TodokeError
 │   ├── KeyReused
 │   ├── NotFinished
 │   ├── NoResult
-│   └── Gone
-│       └── ResultExpired
+│   ├── Gone
+│   └── ResultExpired
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
 ├── Fail
@@ -23,9 +23,16 @@ class TodokeError(Exception):
 
 
 class Refused(TodokeError):
-    """The caller must change something. `code` is stable, machine-readable and documented."""
+    """The caller must change something. `code` is stable, machine-readable and documented.
+
+    members: what else the caller is told, as public JSON.
+    """
 
     code = "REFUSED"
+
+    def __init__(self, detail: str, members: Mapping[str, object] | None = None) -> None:
+        super().__init__(detail)
+        self.members = members or {}
 
 
 class InvalidInput(Refused):
@@ -63,17 +70,13 @@ class NoResult(Refused):
 
 
 class Gone(Refused):
-    """The job was there and has been erased. `tombstone`: what is still known of it, as public JSON."""
+    """The job was there and has been erased; `members` is its tombstone."""
 
     code = "GONE"
 
-    def __init__(self, detail: str, tombstone: Mapping[str, object]) -> None:
-        super().__init__(detail)
-        self.tombstone = tombstone
 
-
-class ResultExpired(Gone):
-    """The job is known and its result has been removed, because it was old."""
+class ResultExpired(Refused):
+    """The job is known, and its result has been removed because it was old."""
 
     code = "RESULT_EXPIRED"
 

@@ -14,7 +14,7 @@ SELECT
         WHERE artifact.job_id = job.id AND artifact.tenant_id = job.tenant_id
     )::text AS artifacts,
     event_body(job, 'snapshot') AS snapshot,
-    utc(job.results_expired_at) AS result_expired_at
+    CASE job.state WHEN 'SUCCESS' THEN utc(job.results_expired_at) END AS result_expired_at
 FROM job
 WHERE job.id = $1 AND job.tenant_id = $2
 

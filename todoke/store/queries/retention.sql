@@ -2,11 +2,11 @@
 SELECT pg_try_advisory_xact_lock($1) AS is_leader
 
 -- expire_results: take the results of jobs that ended long ago from the ledger; objects of theirs become orphans
--- A job that was claimed once and kept all it made inline has no objects; every other one may have.
+-- A success that was claimed once and kept all it made inline has no objects; a failed job that ran may have some.
 WITH old AS (
-    SELECT job.id, job.tenant_id, job.lease
+    SELECT job.id, job.tenant_id, job.lease, job.state
     FROM job
-    WHERE job.state = 'SUCCESS' AND job.results_expired_at IS NULL
+    WHERE job.finished_at IS NOT NULL AND job.results_expired_at IS NULL
         AND job.finished_at <= now() - $1::float8 * interval '1 day'
     ORDER BY job.finished_at
     LIMIT $2
@@ -25,6 +25,7 @@ WITH old AS (
     SELECT old.tenant_id || '/' || old.id || '/', old.tenant_id, clock_timestamp()
     FROM old
     WHERE old.lease > 1
+        OR (old.lease > 0 AND old.state = 'FAILED')
         OR EXISTS (SELECT FROM removed WHERE removed.job_id = old.id AND removed.object_key IS NOT NULL)
     ON CONFLICT (prefix) DO NOTHING
 )
@@ -33,7 +34,7 @@ SELECT id FROM expired
 -- old_jobs: the jobs whose time is over, held until the transaction ends
 SELECT job.id
 FROM job
-WHERE (job.state = 'FAILED' OR job.results_expired_at IS NOT NULL)
+WHERE job.results_expired_at IS NOT NULL
     AND job.finished_at <= now() - $1::float8 * interval '1 day'
     AND NOT EXISTS (SELECT FROM delivery WHERE delivery.job_id = job.id AND delivery.state = 'PENDING')
 ORDER BY job.finished_at
@@ -57,14 +58,7 @@ WITH events AS (
 ), jobs AS (
     DELETE FROM job
     WHERE job.id = ANY ($1::uuid[])
-    RETURNING job.id, job.tenant_id, job.type, job.state, job.finished_at, job.lease
-), orphaned AS (
-    -- What a failed job was about to keep when its worker was killed; of a success it went with the results.
-    INSERT INTO orphan (prefix, tenant_id, due_at)
-    SELECT jobs.tenant_id || '/' || jobs.id || '/', jobs.tenant_id, clock_timestamp()
-    FROM jobs
-    WHERE jobs.state = 'FAILED' AND jobs.lease > 0
-    ON CONFLICT (prefix) DO NOTHING
+    RETURNING job.id, job.tenant_id, job.type, job.state, job.finished_at
 )
 INSERT INTO tombstone (job_id, tenant_id, type, state, finished_at, erased_at, reason)
 SELECT jobs.id, jobs.tenant_id, jobs.type, jobs.state, jobs.finished_at, clock_timestamp(), 'age'
