@@ -39,8 +39,6 @@ log = structlog.get_logger()
 # An idle worker does not wait for the whole of a long poll: the sweep brings back what little that may cost.
 POLL_GRACE_SECONDS = 2.0
 SETTLE_SECONDS = 3.0
-# What is days old may wait: it is looked for once in this many sweeps.
-PRUNE_SWEEPS = 12
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ async def run(settings: Settings) -> None:
         running(
             every(settings.heartbeat_seconds, rooms.heartbeat.beat, asyncio.Event()),
             every(settings.sweep_seconds, rooms.sweeper.sweep, stopping),
-            every(settings.sweep_seconds * PRUNE_SWEEPS, rooms.pruner.prune, stopping),
+            every(settings.prune_seconds, rooms.pruner.prune, stopping),
         ),
     ):
         async with running(rooms.receiver.run()):
