@@ -43,13 +43,17 @@ class Pruner:
         """Once around, in small steps with pauses between. Raises Unavailable when PostgreSQL is away."""
         retention, ages = self._retention, self._ages
         counts = {
-            "results": await _paced(retention.expire_results, ages.results_at_most),
+            "results": await _paced(self._expire_results, ages.results_at_most),
             "jobs": await _paced(retention.erase_jobs, ages.jobs),
             "tombstones": await _paced(retention.drop_tombstones, ages.tombstones),
             "orphans": await self._clear_orphans(),
         }
         if any(counts.values()):
             log.info("prune.done", **counts)
+
+    async def _expire_results(self, days: float, rows_max: int) -> int:
+        # Without a store nobody would ever take such rows away.
+        return await self._retention.expire_results(days, rows_max, is_store_known=self._blobs is not None)
 
     async def _clear_orphans(self) -> int:
         """Objects first, then the row that names them: what is cut short is done again. Says how many prefixes."""

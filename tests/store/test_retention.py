@@ -87,6 +87,17 @@ async def test_a_job_that_was_claimed_twice_may_have_left_objects(
     assert await retention.take_orphans(100) == [f"{TENANT}/{job_id}/"]
 
 
+async def test_without_a_store_only_named_objects_become_orphans(
+    ledger: Ledger, database: Database, retention: Retention
+) -> None:
+    failed = await accept(ledger)
+    await fail(ledger, await start(ledger, failed))
+    await age(database, failed, DAYS + 1)
+    large = await finished(ledger, database, DAYS + 1, LARGE)
+    assert await retention.expire_results(DAYS, 100, is_store_known=False) == 2
+    assert await retention.take_orphans(100) == [f"{TENANT}/{large}/"]
+
+
 async def test_results_go_in_small_steps_oldest_first(ledger: Ledger, database: Database, retention: Retention) -> None:
     ids = [await finished(ledger, database, 20 - number, SMALL) for number in range(5)]
     assert [await retention.expire_results(DAYS, 2) for _ in range(4)] == [2, 2, 1, 0]
@@ -229,7 +240,7 @@ async def test_a_stale_attempt_finds_no_job_to_settle(ledger: Ledger, database: 
 
 IDS = f"'{{{','.join(str(new_id()) for _ in range(200))}}}'"
 PRUNING = {
-    "expire_results": "7, 200",
+    "expire_results": "7, 200, true",
     "old_jobs": "30, 200",
     "owed": IDS,
     "bury": IDS,

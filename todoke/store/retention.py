@@ -20,11 +20,14 @@ class Retention:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def expire_results(self, days: float, rows_max: int) -> int:
-        """Take the results of old jobs from the ledger, in the same commit that says so and names their objects."""
+    async def expire_results(self, days: float, rows_max: int, *, is_store_known: bool = True) -> int:
+        """Take the results of old jobs from the ledger, in the same commit that says so and names their objects.
+
+        is_store_known: whether attempts that left no result may have left objects.
+        """
 
         async def work(connection: Connection) -> int:
-            return len(await connection.fetch(SQL["expire_results"], days, rows_max))
+            return len(await connection.fetch(SQL["expire_results"], days, rows_max, is_store_known))
 
         return await self._alone(work)
 

@@ -3,6 +3,7 @@ SELECT pg_try_advisory_xact_lock($1) AS is_leader
 
 -- expire_results: take the results of jobs that ended long ago from the ledger; objects of theirs become orphans
 -- A success that was claimed once and kept all it made inline has no objects; a failed job that ran may have some.
+-- $3: whether there is an object store; without one only what the ledger itself names can be an orphan.
 WITH old AS (
     SELECT job.id, job.tenant_id, job.lease, job.state
     FROM job
@@ -24,8 +25,7 @@ WITH old AS (
     INSERT INTO orphan (prefix, tenant_id, due_at)
     SELECT old.tenant_id || '/' || old.id || '/', old.tenant_id, clock_timestamp()
     FROM old
-    WHERE old.lease > 1
-        OR (old.lease > 0 AND old.state = 'FAILED')
+    WHERE ($3::boolean AND (old.lease > 1 OR (old.lease > 0 AND old.state = 'FAILED')))
         OR EXISTS (SELECT FROM removed WHERE removed.job_id = old.id AND removed.object_key IS NOT NULL)
     ON CONFLICT (prefix) DO NOTHING
 )
