@@ -199,11 +199,10 @@ def _open(path: Path) -> BinaryIO:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES):
             raise _InvalidError(RESULT_INVALID, "is not a file that can be read") from None
         raise
-    file = os.fdopen(number, "rb")
     if not stat.S_ISREG(os.fstat(number).st_mode):
-        file.close()
+        os.close(number)
         raise _InvalidError(RESULT_INVALID, "is not a file that can be read")
-    return file
+    return os.fdopen(number, "rb")
 
 
 def _small(file: BinaryIO, bytes_max: int) -> bytes | None:
