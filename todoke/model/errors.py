@@ -7,7 +7,9 @@ TodokeError
 │   ├── KeyReused
 │   ├── NotFinished
 │   ├── NoResult
-│   └── TypeUnknown
+│   ├── TypeUnknown
+│   ├── Gone
+│   └── ResultExpired
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
 ├── Canceled           raised into it: the attempt is to stop
@@ -15,15 +17,24 @@ JobSignal              raised by job code: an intention, not a fault of ours
 └── Retry
 """
 
+from collections.abc import Mapping
+
 
 class TodokeError(Exception):
     """Root of everything below; `str()` of it is safe to show."""
 
 
 class Refused(TodokeError):
-    """The caller must change something. `code` is stable, machine-readable and documented."""
+    """The caller must change something. `code` is stable, machine-readable and documented.
+
+    members: what else the caller is told, as public JSON.
+    """
 
     code = "REFUSED"
+
+    def __init__(self, detail: str, members: Mapping[str, object] | None = None) -> None:
+        super().__init__(detail)
+        self.members = members or {}
 
 
 class InvalidInput(Refused):
@@ -64,6 +75,18 @@ class TypeUnknown(Refused):
     """The job's type is not in the catalog any more."""
 
     code = "JOB_TYPE_UNKNOWN"
+
+
+class Gone(Refused):
+    """The job was there and has been erased; `members` is its tombstone."""
+
+    code = "GONE"
+
+
+class ResultExpired(Refused):
+    """The job is known, and its result has been removed because it was old."""
+
+    code = "RESULT_EXPIRED"
 
 
 class Unavailable(TodokeError):
