@@ -26,7 +26,7 @@ class Dispatcher:
         self._queue = queue
         self._away_until = -math.inf
         self._dropped = 0
-        self._batcher: Batcher[UUID, bool] = Batcher(self._send, BATCH_MAX)
+        self._batcher: Batcher[UUID, bool] = Batcher(self._send, BATCH_MAX, "hints")
         self._sending: set[asyncio.Task[None]] = set()
 
     def hint(self, job_id: UUID) -> None:

@@ -19,6 +19,7 @@ class Held:
     attempt: Attempt
     receipt: str | None
     extended_at: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     interruption: "asyncio.Future[Ending]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property

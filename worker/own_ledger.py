@@ -1,6 +1,8 @@
 """The ledger as one worker uses it: under its own id, for the job types it knows, on the terms of its settings."""
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,7 +30,7 @@ class OwnLedger:
         self._lease_seconds = settings.lease_seconds
         self._redispatch_seconds = settings.redispatch_seconds
         self._is_tenant_limited = settings.tenant_jobs_max > 0
-        self._types = types
+        self._types, self._slots = types, settings.slots
         # Fresh at every start: a reused name would take the leases of the process before for its own.
         self.worker_id = str(uuid4())
         # Claims go one by one: between a commit and its answer, ours could not be told from strays.
@@ -90,6 +92,14 @@ class OwnLedger:
     async def end_doomed(self, jobs_max: int) -> int:
         """End jobs nobody may run any more; says how many."""
         return len(await self._repair.end_doomed(jobs_max))
+
+    async def enroll(self, busy: int) -> None:
+        """Say that this worker lives, and how many of its slots are busy."""
+        await self._repair.enroll(self.worker_id, socket.gethostname(), os.getpid(), self._slots, busy, self._types)
+
+    async def retire(self) -> None:
+        """Strike this worker out."""
+        await self._repair.retire(self.worker_id)
 
     async def count_overdue(self, jobs_max: int) -> int:
         """How many jobs that were never started have waited too long for their hints."""

@@ -10,6 +10,7 @@ import structlog
 
 from todoke.model.errors import Unavailable
 from todoke.queue.port import BATCH_MAX
+from todoke.runtime.metrics import REDISPATCHES
 
 log = structlog.get_logger()
 
@@ -81,6 +82,7 @@ class Sweeper:
         if not self._is_queue_away():
             named = await self._ledger.redispatch(JOBS_MAX, is_started_only=await self._are_hints_there())
             left = await self._send_all(named)
+            REDISPATCHES.inc(len(named) - len(left))
         if ended or named:
             log.info("sweep.done", ended=ended, redispatched=len(named) - len(left), unsent=len(left))
         if left:
