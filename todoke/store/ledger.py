@@ -95,7 +95,7 @@ class Ledger(Transactions):
 
     async def name_limited(self, jobs_max: int, types: Collection[str]) -> list[UUID]:
         """Up to `jobs_max` due jobs whose number at once is limited, the longest overdue first."""
-        query = SQL["due_any" if self._tenant_jobs_max else "due_limited"]
+        query = SQL["due_any"] if self._tenant_jobs_max else SQL["due_limited"]
         return [row["id"] for row in await self._database.fetch(query, jobs_max, list(types))]
 
     async def claim_limited(
