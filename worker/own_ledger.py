@@ -68,7 +68,7 @@ class OwnLedger:
             if self._is_unsure:
                 await self._give_back()
             else:
-                await self._ledger.standing([])
+                await self._repair.check()
 
     async def renew(self, held: Sequence[tuple[UUID, int]]) -> Mapping[UUID, bool]:
         """Prolong leases (id, lease); the answer names the jobs still held and whether each is to be canceled."""
