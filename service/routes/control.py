@@ -47,6 +47,7 @@ class ControlRoutes:
                 200: {"description": "The job has ended, canceled or otherwise; as `GET /jobs/{job_id}` shows it."},
                 202: {"description": "The job is running and its worker is being asked: `cancelRequested` is true."},
                 404: {"description": "The caller has no such job."},
+                410: {"description": "The caller had such a job, and it has been erased."},
             },
         )
         router.add_api_route(
@@ -61,14 +62,14 @@ class ControlRoutes:
             responses={
                 202: {"description": "A new job, whose `retryOf` names this one; answered as its submit would be."},
                 404: {"description": "The caller has no such job."},
+                410: {"description": "The caller had such a job, and it has been erased."},
                 409: {"description": "The job has not ended, or its job type is not offered any more."},
             },
         )
 
     async def _cancel(self, job_id: str, identity: Annotated[Identity, Depends(identify)]) -> Response:
-        parsed = parse_id(job_id)
-        if parsed is None or not await self._ledger.cancel(parsed, identity.tenant_id):
-            raise NotFound("job not found")
+        if parsed := parse_id(job_id):
+            await self._ledger.cancel(parsed, identity.tenant_id)
         return answer(await find(self._reader, job_id, identity), self._links)
 
     async def _retry(self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]) -> Response:
@@ -76,6 +77,7 @@ class ControlRoutes:
         parsed = parse_id(job_id)
         original = await self._reader.original(parsed, identity.tenant_id) if parsed else None
         if original is None:
+            await find(self._reader, job_id, identity)
             raise NotFound("job not found")
         self._submit.check_callback(original.callback_url)
         job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key)

@@ -28,7 +28,12 @@ class ResultRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Offer the routes."""
         router.add_api_route(
-            "/jobs/{job_id}/result", self._result, methods=["GET"], tags=["jobs"], summary="Fetch the result of a job"
+            "/jobs/{job_id}/result",
+            self._result,
+            methods=["GET"],
+            tags=["jobs"],
+            summary="Fetch the result of a job",
+            responses={303: {}, 409: {}, 410: {"description": "The result has expired, or the whole job was erased."}},
         )
 
     async def _result(
@@ -38,6 +43,15 @@ class ResultRoutes:
         inline: Annotated[bool, Query(description="Show it in the browser instead of downloading it.")] = False,
         artifact: Annotated[str | None, Query(description="Its name; the main artifact without.")] = None,
     ) -> Response:
+        status = await self._succeeded(job_id, identity)
+        artifacts = await self._reader.artifacts(status.job_id, identity.tenant_id)
+        if not artifacts:
+            # It may have expired since.
+            await self._succeeded(job_id, identity)
+        return await self._answer(_choose(artifacts, artifact), inline=inline)
+
+    async def _succeeded(self, job_id: str, identity: Identity) -> Status:
+        """The job, if it has a result. Raises what else there is to say."""
         status = await find(self._reader, job_id, identity)
         if status.state is State.FAILED:
             raise NoResult("job not finished")
@@ -45,8 +59,7 @@ class ResultRoutes:
             raise NotFinished("job not finished")
         if status.result_expired_at is not None:
             raise ResultExpired("the result has expired", _remains(status))
-        artifacts = await self._reader.artifacts(status.job_id, identity.tenant_id)
-        return await self._answer(_choose(artifacts, artifact), inline=inline)
+        return status
 
     async def _answer(self, artifact: Artifact, *, inline: bool) -> Response:
         if artifact.object_key is not None:

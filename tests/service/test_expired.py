@@ -68,3 +68,6 @@ async def test_an_erased_job_is_gone_for_its_tenant_and_unknown_to_others(
         assert told["erasedAt"] > finished
         unknown = await api.get(f"/jobs/{foreign}{suffix}")
         assert (unknown.status_code, unknown.json()["detail"]) == (404, "job not found")
+    for action in ("cancel", "retry"):
+        assert (await api.post(f"/jobs/{erased}/{action}")).json()["code"] == "GONE"
+        assert (await api.post(f"/jobs/{foreign}/{action}")).json()["code"] == "NOT_FOUND"

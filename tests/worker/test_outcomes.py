@@ -1,6 +1,7 @@
 """Every way an attempt can end, through a real worker, real children, real SQS, S3 and PostgreSQL."""
 
 import hashlib
+import secrets
 import signal
 
 import boto3
@@ -137,12 +138,24 @@ async def test_a_large_result_without_a_bucket_ends_the_job(start_worker: StartW
     assert "TODOKE_S3_BUCKET" in row["error"]
 
 
-async def test_a_result_waits_for_s3_and_nobody_is_charged(start_worker: StartWorker, office: Office) -> None:
-    await start_worker(s3_bucket="not-there")
+async def test_a_result_waits_for_s3_and_nobody_is_charged(
+    start_worker: StartWorker, office: Office, emulator: Emulator
+) -> None:
+    bucket = f"not-there-{secrets.token_hex(6)}"
+    await start_worker(s3_bucket=bucket)
     job = await office.submit("artifacts", {"number": 2**20})
     row = await office.when(job, lambda row: row["error_code"] is not None)
     assert (row["state"], row["error_code"], row["failures"]) == ("PROCESSING", "RESULT_UPLOAD_FAILED", 0)
     assert row["due_at"] > row["updated_at"]
+    assert await office.artifacts(job) == []
+    client = boto3.client("s3", endpoint_url=emulator.url, region_name=REGION)
+    client.create_bucket(Bucket=bucket)
+    await office.database.fetch("UPDATE job SET due_at = now(), redispatch_at = now()")
+    row = await office.end(job)
+    assert (row["state"], row["attempt"], row["failures"], row["losses"]) == ("SUCCESS", 2, 0, 0)
+    [key] = [artifact.object_key for artifact in await office.artifacts(job) if artifact.object_key]
+    assert client.head_object(Bucket=bucket, Key=key)["ContentLength"] == 2**20
+    client.close()
 
 
 async def test_names_that_could_escape_are_refused(start_worker: StartWorker, office: Office) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.make import TENANT, WORKER
-from tests.worker.conftest import Office, StartWorker
-from todoke.blobs.s3 import S3Blobs
+from tests.worker.conftest import Office, StartWorker, until
+from todoke.blobs.s3 import PART_BYTES, S3Blobs
+from todoke.dev.aws import REGION, Emulator
 from todoke.model.ids import new_id
 from todoke.model.job import Artifact, Attempt, Outcome, State
 from todoke.runtime.settings import Settings
@@ -155,6 +157,29 @@ async def test_the_lease_that_wins_clears_the_earlier_ones_away(
             await asyncio.sleep(0.02)
 
 
+async def test_a_worker_killed_during_an_upload_leaves_nothing(
+    start_worker: StartWorker, office: Office, blobs: S3Blobs, emulator: Emulator
+) -> None:
+    first = await start_worker()
+    job = await office.submit("artifacts", {"number": 8 * PART_BYTES})
+    client = boto3.client("s3", endpoint_url=emulator.url, region_name=REGION)
+    place: dict[str, Any] = {"Bucket": emulator.places.bucket, "Prefix": f"{TENANT}/{job}/"}
+
+    def unfinished() -> list[Any]:
+        return list(client.list_multipart_uploads(**place).get("Uploads", []))
+
+    await until(lambda: bool(unfinished()))
+    first.process.kill()
+    await first.ended()
+    assert len(unfinished()) == 1
+    await start_worker()
+    row = await office.end(job)
+    assert (row["state"], row["lease"], row["losses"], row["failures"]) == ("SUCCESS", 2, 1, 0)
+    await until(lambda: not unfinished())
+    assert await keys(blobs, job) == ["2/1-big 届け.bin"]
+    client.close()
+
+
 def test_results_never_outlive_their_job() -> None:
     assert Ages(7, 30, 365).results_at_most == 7
     assert Ages(0, 30, 0).results_at_most == 30
@@ -172,7 +197,7 @@ async def test_pruning_outlives_kills(start_worker: StartWorker, office: Office,
         assert (await office.end(job))["state"] == "SUCCESS"
     first.process.kill()
     await first.ended()
-    pruning = {"result_days": SECOND, "job_days": SECOND, "sweep_seconds": 0.02}
+    pruning = {"result_days": SECOND, "job_days": SECOND, "prune_seconds": 0.02}
     for _ in range(4):
         worker = await start_worker(**pruning)
         await asyncio.wait({worker.reading}, timeout=rng.uniform(0.0, 0.15))
