@@ -10,6 +10,7 @@ from todoke.model.job import Artifact, Attempt, Outcome, State
 from todoke.model.retry import backoff
 
 TEXT_CHARACTERS_MAX = 2000
+MESSAGE_CHARACTERS_MAX = 200
 RETRY_SECONDS_MAX = 24 * 3600.0
 CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
@@ -104,7 +105,8 @@ def outcome(attempt: Attempt, ending: Final) -> Outcome:
 
 def clean(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
     """Text PostgreSQL takes: no NUL, no lone surrogate, not too long."""
-    text = text.replace("\x00", "").encode("utf-8", "replace").decode()
+    # What is far too long is cut first, so that a huge text costs no more than a long one.
+    text = text[: 2 * characters_max].replace("\x00", "").encode("utf-8", "replace").decode()
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
 
 

@@ -57,11 +57,11 @@ class Heartbeat:
 
     async def _extend_messages(self) -> None:
         now = time.monotonic()
-        due = [held for held in self._held() if now - held.extended_at >= self._visibility_seconds / 2]
+        due = [held for held in self._held() if held.receipt and now - held.extended_at >= self._visibility_seconds / 2]
         for start in range(0, len(due), BATCH_MAX):
             some = due[start : start + BATCH_MAX]
             try:
-                await self._defer([held.receipt for held in some], self._visibility_seconds)
+                await self._defer([held.receipt for held in some if held.receipt], self._visibility_seconds)
             except Unavailable as error:
                 log.warning("message.unextended", count=len(some), reason=str(error))
                 continue

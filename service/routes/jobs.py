@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 
 from service.identity import Identity, identify
 from service.links import Links
-from todoke.model.errors import NotFound
+from todoke.model.errors import Gone, NotFound
 from todoke.model.ids import parse_id
 from todoke.model.job import State
 from todoke.store.reading import Reader, Status
@@ -16,12 +16,13 @@ RETRY_AFTER_SECONDS = 2
 
 
 async def find(reader: Reader, job_id: str, identity: Identity) -> Status:
-    """The caller's job. Raises NotFound for any other, a malformed id included."""
-    parsed = parse_id(job_id)
-    status = await reader.status(parsed, identity.tenant_id) if parsed else None
-    if status is None:
-        raise NotFound("job not found")
-    return status
+    """The caller's job. Raises NotFound for any other, a malformed id included, and Gone for one that was erased."""
+    if parsed := parse_id(job_id):
+        if status := await reader.status(parsed, identity.tenant_id):
+            return status
+        if tombstone := await reader.tombstone(parsed, identity.tenant_id):
+            raise Gone("the job was erased", tombstone)
+    raise NotFound("job not found")
 
 
 class JobRoutes:
@@ -43,7 +44,7 @@ class JobRoutes:
 
 def answer(status: Status, links: Links, seen: str | None = None) -> Response:
     """The job as a poll shows it: 200 when it has ended, 202 until then, 304 when the caller has `seen` this ETag."""
-    etag = f'"{status.epoch}.{status.sequence}.{status.progress_version}"'
+    etag = _etag(status)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
     if seen == etag:
         return Response(status_code=304, headers=headers)
@@ -60,8 +61,15 @@ def _body(status: Status, links: Links) -> dict[str, object]:
     return {
         **status.story,
         "artifacts": status.artifacts,
+        "resultExpiredAt": status.result_expired_at,
         "statusUrl": links.status_path(job_id),
         "eventsUrl": links.absolute(links.events_path(job_id)),
         "resultUrl": links.absolute(links.result_path(job_id)),
         "cancelUrl": links.absolute(links.cancel_path(job_id)),
     }
+
+
+def _etag(status: Status) -> str:
+    # That a result expires is no event of the job, yet the answer is another one.
+    expired = "" if status.result_expired_at is None else ".expired"
+    return f'"{status.epoch}.{status.sequence}.{status.progress_version}{expired}"'

@@ -75,6 +75,10 @@ def job(  # noqa: PLR0913 - one declaration, every part of it named
     Gives `POST /{name}` with a typed body, queueing, retries, progress and a typed result; see JobType for the rest.
     Raises TypeError or ValueError at import time when the declaration cannot work.
     """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"job type {name!r}: use lower-case words joined by hyphens")
+    _check_numbers(name, timeout=timeout, max_attempts=max_attempts, priority=priority, expires=expires)
+    _check_memory(name, memory_mb, isolation)
 
     def declare(function: Callable[..., Any]) -> JobType:
         params, result, takes_context = _signature(name, function)
@@ -97,10 +101,6 @@ def job(  # noqa: PLR0913 - one declaration, every part of it named
         _check_concurrency(declared)
         return declared
 
-    if not NAME.fullmatch(name):
-        raise ValueError(f"job type {name!r}: use lower-case words joined by hyphens")
-    _check_numbers(name, timeout=timeout, max_attempts=max_attempts, priority=priority, expires=expires)
-    _check_memory(name, memory_mb, isolation)
     return declare
 
 
@@ -173,10 +173,8 @@ def _check_concurrency(declared: JobType) -> None:
     if limit is None:
         raise ValueError(f"job type {declared.name!r}: concurrency_by needs concurrency, the limit for each value")
     if by not in declared.params.model_fields:
-        known = ", ".join(declared.params.model_fields) or "none"
-        raise ValueError(
-            f"job type {declared.name!r}: concurrency_by must name a field of params ({known}), not {by!r}"
-        )
+        known = ", ".join(declared.params.model_fields) or "it has none"
+        raise ValueError(f"job type {declared.name!r}: concurrency_by {by!r} must name a field of params ({known})")
 
 
 def _is_whole(value: object) -> bool:

@@ -27,10 +27,11 @@ OUTAGES = (
     asyncpg.InternalClientError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,  # the old primary of a failover
 )
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 
 
 class Database:
@@ -63,9 +64,9 @@ class Database:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._pool.close()
+                await self._engine.dispose()
         except TimeoutError:
             self._pool.terminate()
-        await self._engine.dispose()
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -79,6 +80,12 @@ class Database:
         with outages_named():
             async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
                 return await connection.fetch(query, *arguments)
+
+    async def check_writable(self) -> None:
+        """Raises Unavailable while PostgreSQL is away or takes no writes."""
+        [row] = await self.fetch("SELECT current_setting('transaction_read_only') = 'on' AS is_read_only")
+        if row["is_read_only"]:
+            raise Unavailable("PostgreSQL takes no writes now")
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -19,7 +19,10 @@ ACTIVITY = ("jobType", "status", "phase", "attempt", "errorCode", "createdAt", "
 
 @dataclass(frozen=True)
 class Status:
-    """One job as its tenant sees it. `story` and `artifacts` are public JSON; `snapshot` is an event's text."""
+    """One job as its tenant sees it. `story` and `artifacts` are public JSON; `snapshot` is an event's text.
+
+    result_expired_at: ISO 8601 UTC, when a success was older than results are kept.
+    """
 
     job_id: UUID
     tenant_id: str
@@ -30,6 +33,7 @@ class Status:
     epoch: str
     artifacts: list[dict[str, Any]]
     snapshot: str
+    result_expired_at: str | None
 
     @property
     def is_terminal(self) -> bool:
@@ -73,6 +77,7 @@ class Reader:
             epoch=row["epoch"],
             artifacts=json.loads(row["artifacts"]),
             snapshot=row["snapshot"],
+            result_expired_at=row["result_expired_at"],
         )
 
     async def original(self, job_id: UUID, tenant_id: str) -> Original | None:
@@ -82,6 +87,11 @@ class Reader:
             return None
         row = dict(rows[0])
         return Original(**row | {"state": State(row["state"]), "callback_events": tuple(row["callback_events"] or ())})
+
+    async def tombstone(self, job_id: UUID, tenant_id: str) -> dict[str, Any] | None:
+        """Public JSON of a job that was erased, or None when this tenant had no such job, or has it still."""
+        rows = await self._database.fetch(SQL["tombstone"], job_id, tenant_id)
+        return dict(json.loads(rows[0]["story"])) if rows else None
 
     async def artifacts(self, job_id: UUID, tenant_id: str) -> list[Artifact]:
         """What the job left behind, the main artifact first."""

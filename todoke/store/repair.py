@@ -33,7 +33,8 @@ class Repair(Transactions):
     async def redispatch(self, jobs_max: int, again_seconds: float, *, is_started_only: bool = False) -> list[UUID]:
         """Name due jobs nobody has come for; each is named again after `again_seconds`, doubling to 15 minutes.
 
-        is_started_only: leave out those that were never started, because their hints are still in the queue.
+        is_started_only: leave out those that were never started and have no concurrency limit, because their hints
+        are still in the queue.
         """
 
         async def work(connection: Connection) -> list[UUID]:
@@ -89,6 +90,10 @@ class Repair(Transactions):
             return verdicts
 
         return await self._transact(work)
+
+    async def check(self) -> None:
+        """Raises Unavailable while jobs cannot be changed."""
+        await self._database.check_writable()
 
     async def enroll(self, worker_id: str, host: str, pid: int, slots: int, busy: int, types: Collection[str]) -> None:
         """Say that a worker lives, and how many of its slots are busy."""
