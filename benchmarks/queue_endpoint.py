@@ -189,7 +189,7 @@ class Speaker(asyncio.Protocol):
         # uvloop's transports have the methods of asyncio's, not their class.
         self._transport = cast(asyncio.Transport, transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._forget()
 
     def data_received(self, data: bytes) -> None:

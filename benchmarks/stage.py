@@ -1,4 +1,4 @@
-"""What every benchmark stands on: a durable PostgreSQL and a queue endpoint of its own, and programs started on them."""
+"""What every benchmark stands on: a durable PostgreSQL, a queue endpoint, and programs started on them."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,7 @@ import asyncpg
 import boto3
 from botocore.config import Config
 
+from benchmarks import cpu
 from todoke.dev.postgres import Postgres
 from todoke.store.migrate import migrate
 
@@ -55,6 +56,13 @@ class Program:
         if self._process.poll() is not None:
             raise RuntimeError(f"the program ended before it said {word!r}:\n{text[-2000:]}")
         return False
+
+    def ended(self) -> bool:
+        """Whether it has ended, and well. Raises RuntimeError when it failed."""
+        status = self._process.poll()
+        if status:
+            raise RuntimeError(f"a program failed:\n{self.log.read_text(errors='replace')[-2000:]}")
+        return status is not None
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -99,6 +107,25 @@ class Stage:
     def start_worker(self, settings: Mapping[str, str], module: str = "worker") -> Program:
         """A real worker process on this stage, quiet but for warnings; `settings` are environment variables."""
         return self.start([sys.executable, "-m", module], {"TODOKE_JOBS": "benchmarks.noop_jobs", **settings})
+
+    def meter(self, worker: Program) -> cpu.Meter:
+        """Processor time from now on: the worker itself, what it started, PostgreSQL and the queue endpoint."""
+        postgres = self.postgres.child.pid
+        assert postgres is not None
+        return cpu.Meter(
+            {
+                "worker": lambda: cpu.own(worker.pid),
+                "job processes": lambda: cpu.below(worker.pid),
+                "PostgreSQL": lambda: cpu.tree(postgres),
+                "endpoint": lambda: cpu.own(self.endpoint.pid),
+            }
+        )
+
+    def new_file(self) -> Path:
+        """The path of an empty file."""
+        path = self.folder / f"file-{secrets.token_hex(4)}"
+        path.touch()
+        return path
 
     def new_queue(self) -> str:
         """The URL of a queue nobody has used."""
@@ -154,7 +181,9 @@ def stage() -> Iterator[Stage]:
         folder = Path(name)
         postgres = stack.enter_context(Postgres(folder / "postgres" / "data", secrets.token_hex()))
         migrate(postgres.url)
-        endpoint = Program([sys.executable, "-m", "benchmarks.queue_endpoint"], dict(os.environ), folder / "endpoint.log")
+        endpoint = Program(
+            [sys.executable, "-m", "benchmarks.queue_endpoint"], dict(os.environ), folder / "endpoint.log"
+        )
         stack.callback(endpoint.stop)
         deadline = time.monotonic() + START_SECONDS
         while not endpoint.says("\n"):
@@ -175,5 +204,5 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float,
         if found if isinstance(found, bool) else await found:
             return
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {seconds:g} s: {what}")
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
         await asyncio.sleep(0.05)
