@@ -57,6 +57,10 @@ class Program:
             raise RuntimeError(f"the program ended before it said {word!r}:\n{text[-2000:]}")
         return False
 
+    def has_said(self, word: str) -> bool:
+        """Whether its output has this word by now, whatever became of it."""
+        return word in self.log.read_text(errors="replace")
+
     def ended(self) -> bool:
         """Whether it has ended, and well. Raises RuntimeError when it failed."""
         status = self._process.poll()
@@ -125,6 +129,12 @@ class Stage:
         """The path of an empty file."""
         path = self.folder / f"file-{secrets.token_hex(4)}"
         path.touch()
+        return path
+
+    def new_folder(self) -> Path:
+        """The path of an empty folder."""
+        path = self.folder / f"folder-{secrets.token_hex(4)}"
+        path.mkdir()
         return path
 
     def new_queue(self) -> str:
