@@ -65,7 +65,7 @@ class Todoke:
         try:
             return await self._drained(stage, worker, url, queue_url)
         finally:
-            await asyncio.to_thread(worker.stop)
+            await asyncio.to_thread(worker.kill)
 
     async def _drained(self, stage: Stage, worker: Program, url: str, queue_url: str) -> Round:
         await until(lambda: worker.says("worker.started"), 60, "worker started")

@@ -13,7 +13,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -42,11 +42,14 @@ async def measure(stage: Stage, rounds: int, workers: int) -> list[float]:
     return waits
 
 
-async def one_round(stage: Stage, workers: int) -> list[float]:
-    """Kill so many workers in the middle of a job each."""
+async def one_round(
+    stage: Stage, workers: int, *, window_seconds: float = WINDOW_SECONDS, settings: Mapping[str, str] | None = None
+) -> list[float]:
+    """Kill so many workers in the middle of a job each. `settings`: environment variables, for tests alone."""
     url, queue_url = await stage.new_database(), stage.new_queue()
     notes = stage.new_folder()
-    settings = {"DATABASE_URL": url, "SQS_QUEUE_URL": queue_url, "AWS_ENDPOINT_URL": stage.endpoint_url}
+    places = {"DATABASE_URL": url, "SQS_QUEUE_URL": queue_url, "AWS_ENDPOINT_URL": stage.endpoint_url}
+    settings = {**places, **(settings or {})}
     holders = [stage.start_worker({**settings, "TODOKE_SLOTS": "1"}) for _ in range(workers)]
     jobs = await submit(stage, url, queue_url, notes, workers)
     await until(lambda: all(_began(notes, job, 1) for job in jobs), GIVE_UP_SECONDS, "every holder has a job")
@@ -54,7 +57,7 @@ async def one_round(stage: Stage, workers: int) -> list[float]:
     survivor = stage.start_worker({**settings, "TODOKE_SLOTS": str(workers)})
     try:
         await until(lambda: survivor.says("worker.started"), GIVE_UP_SECONDS, "survivor started")
-        kills = await kill_all(by_holder)
+        kills = await kill_all(by_holder, window_seconds)
         await until(lambda: all(_began(notes, job, 2) for job in jobs), GIVE_UP_SECONDS, "every job runs again")
     finally:
         for program in (*holders, survivor):
@@ -85,12 +88,12 @@ async def holders_of(url: str, jobs: Sequence[UUID], holders: Sequence[Program])
     return {job: by_id[by_job[job]] for job in jobs}
 
 
-async def kill_all(by_job: dict[UUID, Program]) -> dict[UUID, float]:
+async def kill_all(by_job: Mapping[UUID, Program], window_seconds: float) -> dict[UUID, float]:
     """Kill each holder at a moment of its own; the answer is when, in seconds since 1970."""
     kills: dict[UUID, float] = {}
 
     async def kill(job: UUID, holder: Program) -> None:
-        await asyncio.sleep(random.uniform(0, WINDOW_SECONDS))
+        await asyncio.sleep(random.uniform(0, window_seconds))
         kills[job] = time.time()
         holder.kill()
 
