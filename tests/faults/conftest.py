@@ -18,7 +18,9 @@ def make_house(postgres: Postgres, emulator: Emulator, tmp_path: Path) -> MakeHo
     numbers = itertools.count()
 
     def make(**overrides: object) -> object:
-        return open_house(postgres, emulator, tmp_path / f"house{next(numbers)}", **overrides)
+        folder = tmp_path / f"house{next(numbers)}"
+        folder.mkdir()
+        return open_house(postgres, emulator, folder, **overrides)
 
     return make  # type: ignore[return-value]
 
@@ -31,6 +33,6 @@ async def house(make_house: MakeHouse) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def wire(house: House) -> AsyncIterator[PostgresProxy]:
-    """A proxy before this house's database; processes use it when they are given `database_url=wire.secret`."""
+    """A proxy before this house's database; processes use it when they are started with `wire.through`."""
     async with PostgresProxy(house.settings.database_url.get_secret_value()) as proxy:
         yield proxy

@@ -24,7 +24,7 @@ from tests.conftest import make_settings
 from tests.faults.history import Bounds, Deed, History, Kept, Left, Seen, install
 from tests.faults.invariants import check
 from tests.faults.proxy_aws import AwsProxy
-from tests.make import TENANT, make_job
+from tests.make import make_job
 from todoke.dev.aws import REGION, Emulator
 from todoke.dev.postgres import Postgres
 from todoke.queue.sqs import SqsQueue, parse_body
@@ -156,6 +156,13 @@ class House:
         if copies:
             await self.queue.send([job.id] * copies)
         return job.id
+
+    def accept(self, answer: httpx.Response, key: str | None = None) -> UUID:
+        """Remember what an API has promised with a 202."""
+        assert answer.status_code == 202, answer.text
+        job = UUID(answer.json()["jobId"])
+        self.history.accepted[job] = key
+        return job
 
     async def row(self, job: UUID) -> dict[str, Any]:
         [row] = await self.database.fetch("SELECT * FROM job WHERE id = $1", job)
@@ -295,7 +302,6 @@ async def open_house(
     base = postgres.url.rsplit("/", 1)[0]
     await _execute(f"{base}/postgres", f"CREATE DATABASE {name} TEMPLATE todoke")
     await install(f"{base}/{name}")
-    folder.mkdir(parents=True, exist_ok=True)
     client = boto3.client("sqs", endpoint_url=emulator.url, region_name=REGION)
     queue_url, dead_letter_url = await asyncio.to_thread(_queues, client, receives_max)
     async with contextlib.AsyncExitStack() as stack:

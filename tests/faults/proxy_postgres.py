@@ -6,6 +6,8 @@ import re
 import struct
 from dataclasses import dataclass, field
 
+from pydantic import SecretStr
+
 from tests.faults.proxy import CHUNK_BYTES, Link, Proxy
 
 SSL_REQUEST = 80877103
@@ -57,6 +59,11 @@ class PostgresProxy(Proxy):
         super().__init__(url)
         self._cuts: list[Cut] = []
         self._known: dict[Link, PostgresLink] = {}
+
+    @property
+    def through(self) -> dict[str, SecretStr]:
+        """Settings of a process that reaches PostgreSQL by this proxy."""
+        return {"database_url": SecretStr(self.url)}
 
     def cut_commit(self, marker: str, *, is_delivered: bool, nth: int = 1, times: int = 1) -> Cut:
         """Arm a cut; see Cut. `marker` stands in the text of a statement of that transaction."""
