@@ -22,6 +22,7 @@ from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.migrate import migrate
 from todoke.store.reading import Reader
+from todoke.store.repair import Repair
 
 SIGNING_SECRET = "whsec_" + "VGhpcyBpcyBhIHRlc3Qgc2VjcmV0IG9mIDMyIGJ5dGU="
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -129,6 +130,11 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def ledger(database: Database, settings: Settings) -> Ledger:
     return Ledger(database, settings.notify_channel)
+
+
+@pytest.fixture
+def repair(database: Database, settings: Settings) -> Repair:
+    return Repair(database, settings.notify_channel)
 
 
 @pytest.fixture

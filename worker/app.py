@@ -16,6 +16,7 @@ from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
+from todoke.store.repair import Repair
 from worker.completer import Completer
 from worker.ending import WORKER_STOPPED, Released
 from worker.heartbeat import Heartbeat
@@ -93,7 +94,10 @@ async def _rooms(settings: Settings) -> AsyncIterator[Rooms]:
         host = Host(lambda: Child.start(program))
         stack.push_async_callback(host.close)
         await host.open()
-        ledger = OwnLedger(Ledger(database, settings.notify_channel), settings, host.types)
+        channel = settings.notify_channel
+        ledger = OwnLedger(
+            Ledger(database, channel, settings.tenant_jobs_max), Repair(database, channel), settings, host.types
+        )
         results = Results(blobs if settings.s3_bucket else None, settings.inline_result_bytes)
         log.info("worker.started", worker_id=ledger.worker_id, types=sorted(host.types), slots=settings.slots)
         yield _wire(settings, ledger, queue, host, results, Reader(database), scratch)

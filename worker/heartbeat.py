@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 import structlog
@@ -14,7 +14,7 @@ from worker.held import Held
 
 log = structlog.get_logger()
 
-Renew = Callable[[Sequence[tuple[UUID, int]]], Awaitable[set[UUID]]]
+Renew = Callable[[Sequence[tuple[UUID, int]]], Awaitable[Mapping[UUID, bool]]]
 Defer = Callable[[Sequence[str], int], Awaitable[None]]
 
 

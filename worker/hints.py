@@ -71,8 +71,8 @@ class Hints:
 
 
 def fate(row: Mapping[str, Any], types: Collection[str]) -> Fate:
-    """What becomes of a hint whose job stands like this (state, type, is_held, is_due)."""
-    if State(row["state"]) in TERMINAL or row["is_held"] or not row["is_due"]:
+    """What becomes of a hint whose job stands like this (state, type, is_held, due_seconds)."""
+    if State(row["state"]) in TERMINAL or row["is_held"] or row["due_seconds"] > 0:
         return Fate.FORGET
     if row["type"] not in types:
         return Fate.PUT_OFF

@@ -7,13 +7,14 @@ from uuid import UUID, uuid4
 from todoke.model.job import Attempt, Outcome, Progress
 from todoke.runtime.settings import Settings
 from todoke.store.ledger import Ledger
+from todoke.store.repair import Repair
 
 
 class OwnLedger:
     """Every call raises Unavailable when PostgreSQL is away."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, types: Collection[str]) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, repair: Repair, settings: Settings, types: Collection[str]) -> None:
+        self._ledger, self._repair = ledger, repair
         self._lease_seconds = settings.lease_seconds
         self._redispatch_seconds = settings.redispatch_seconds
         self._types = types
@@ -24,8 +25,8 @@ class OwnLedger:
         """Take what is claimable among `ids`."""
         return await self._ledger.claim(ids, self._types, self.worker_id, self._lease_seconds)
 
-    async def renew(self, held: Sequence[tuple[UUID, int]]) -> set[UUID]:
-        """Prolong leases (id, lease); the answer names the jobs still held."""
+    async def renew(self, held: Sequence[tuple[UUID, int]]) -> Mapping[UUID, bool]:
+        """Prolong leases (id, lease); the answer names the jobs still held and whether each is to be canceled."""
         return await self._ledger.renew(held, self.worker_id, self._lease_seconds)
 
     async def report(self, reports: Sequence[Progress]) -> Sequence[bool]:
@@ -46,12 +47,12 @@ class OwnLedger:
 
     async def redispatch(self, jobs_max: int) -> list[UUID]:
         """Name due jobs nobody has come for."""
-        return await self._ledger.redispatch(jobs_max, self._redispatch_seconds)
+        return await self._repair.redispatch(jobs_max, self._redispatch_seconds)
 
     async def unsent(self, ids: Sequence[UUID]) -> None:
         """Have the next sweep name these jobs again."""
-        await self._ledger.dispatch_soon(ids)
+        await self._repair.dispatch_soon(ids)
 
     async def put_off(self, ids: Sequence[UUID]) -> None:
         """Have a later sweep name jobs this worker cannot run."""
-        await self._ledger.put_off(ids, self._redispatch_seconds)
+        await self._repair.put_off(ids, self._redispatch_seconds)

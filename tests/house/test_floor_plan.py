@@ -157,7 +157,7 @@ def _query_names(source: Path) -> set[str]:
             and isinstance(node.slice, ast.Constant)
         ):
             names.add(str(node.slice.value))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("self._change", "self._ids"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("self._run",):
             first = node.args[0]
             assert isinstance(first, ast.Constant), f"{_name(source)}:{node.lineno}: name the query where it is used"
             names.add(str(first.value))

@@ -16,6 +16,7 @@ from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
+from todoke.store.repair import Repair
 
 
 async def types(reader: Reader, job_id: object) -> list[tuple[int, str]]:
@@ -47,7 +48,7 @@ async def test_a_stale_attempt_changes_nothing(ledger: Ledger, reader: Reader) -
     assert winner.lease == stale.lease + 1
     assert not await succeed(ledger, stale)
     assert await ledger.report([Progress(job_id, stale.lease, 50, "old")], WORKER) == [False]
-    assert await ledger.renew([(job_id, stale.lease)], WORKER, 60) == set()
+    assert await ledger.renew([(job_id, stale.lease)], WORKER, 60) == {}
     assert await fail(ledger, winner)
     assert not await succeed(ledger, winner), "a terminal job never changes"
     status = await reader.status(job_id, TENANT)
@@ -166,13 +167,13 @@ async def test_artifacts_come_with_the_success_that_made_them(ledger: Ledger, re
     assert await reader.artifacts(job_id, "another") == []
 
 
-async def test_sweeps_name_what_hints_missed_and_then_wait_longer(ledger: Ledger, database: Database) -> None:
+async def test_sweeps_name_what_hints_missed_and_then_wait_longer(ledger: Ledger, repair: Repair) -> None:
     fresh, forgotten = await accept(ledger), make_job()
     await ledger.accept([forgotten], 0)
-    assert await ledger.redispatch(100, 30) == [forgotten.id]
-    assert await ledger.redispatch(100, 30) == []
+    assert await repair.redispatch(100, 30) == [forgotten.id]
+    assert await repair.redispatch(100, 30) == []
     held = await start(ledger, fresh, lease_seconds=0)
-    assert await ledger.redispatch(100, 30) == [fresh], "an expired lease is a job nobody has"
+    assert await repair.redispatch(100, 30) == [fresh], "an expired lease is a job nobody has"
     assert held.lease == 1
 
 

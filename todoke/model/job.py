@@ -27,7 +27,12 @@ TERMINAL = frozenset(state for state, onward in TRANSITIONS.items() if not onwar
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job as submitted. `params` and `metadata` are JSON text; `request_digest` tells one body from another."""
+    """A job as submitted. `params` and `metadata` are JSON text; `request_digest` tells one body from another.
+
+    max_losses: workers that may be lost over it. priority: -9 to 9, each step worth a minute of waiting.
+    delay_seconds: before it is due. expires_seconds: how long after that it may wait for its first attempt.
+    concurrency_limit: how many jobs of the same tenant and concurrency_key may run at once.
+    """
 
     id: UUID
     tenant_id: str
@@ -40,6 +45,13 @@ class NewJob:
     callback_events: tuple[str, ...] = ()
     idempotency_key: str | None = None
     request_digest: bytes | None = None
+    max_losses: int = 3
+    priority: int = 0
+    delay_seconds: float = 0
+    expires_seconds: float | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    retry_of: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One execution of a job by one worker under one lease."""
+    """One execution of a job by one worker under one lease.
+
+    is_limited: whether a concurrency limit holds for it. queued_seconds: from due to claimed.
+    recovered_seconds: from the end of a lost worker's lease to this claim; None when no worker was lost.
+    """
 
     id: UUID
     tenant_id: str
@@ -63,6 +79,9 @@ class Attempt:
     failures: int
     max_attempts: int
     timeout_seconds: float
+    is_limited: bool = False
+    queued_seconds: float = 0
+    recovered_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,24 @@ class Settings(BaseSettings):
     inline_result_bytes: int = Field(
         64 * 1024, ge=0, description="Results up to this size live in PostgreSQL, larger ones in S3."
     )
-    drain_seconds: float = Field(20, ge=0, description="After SIGTERM, how long running jobs may still finish.")
+    drain_seconds: float = Field(15, ge=0, description="After SIGTERM, how long running jobs may still finish.")
+    dlq_url: str = Field("", description="SQS queue of the dead letters. Without it nobody looks at them.")
+    queue_outage_seconds: float = Field(
+        30, ge=0, description="SQS unreachable this long: workers take jobs straight from PostgreSQL until it is back."
+    )
+    losses_max: int = Field(3, ge=1, description="Workers a job may be lost with before it is FAILED.")
+    tenant_jobs_max: int = Field(
+        0, ge=0, description="Jobs of one tenant that may run at once, over all workers. 0: no limit."
+    )
+    job_memory_mb: int = Field(
+        2048, ge=0, description="Memory of a child process, in MiB, when its job type names no limit. 0: no limit."
+    )
+    child_jobs_max: int = Field(1000, ge=1, description="Jobs a child process runs before a fresh one replaces it.")
+
+    # How long things are kept.
+    result_days: float = Field(7, ge=0, description="Results are removed this long after the end. 0: never.")
+    job_days: float = Field(30, ge=0, description="Finished jobs become tombstones after this long. 0: never.")
+    tombstone_days: float = Field(365, ge=0, description="Tombstones are removed after this long. 0: never.")
 
     # Webhooks.
     signing_secret: SecretStr | None = Field(
@@ -94,6 +111,9 @@ class Settings(BaseSettings):
 
     # Signals.
     notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="LISTEN/NOTIFY channel.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port on loopback where worker and notifier show metrics. 0: none."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged.")
 
     @field_validator("jobs", "callback_hosts", mode="before")

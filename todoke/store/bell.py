@@ -48,6 +48,11 @@ def parse_payload(payload: str) -> list[Hint] | None:
         return None
 
 
+def cancel_channel(channel: str) -> str:
+    """Where workers hear which running jobs are to be canceled."""
+    return f"{channel}_cancel"
+
+
 async def ring(connection: Connection, channel: str, hints: Sequence[Hint]) -> None:
     """Notify inside the caller's transaction: heard when it commits, never when it does not."""
     if hints:

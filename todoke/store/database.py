@@ -94,6 +94,8 @@ def outages_named() -> Iterator[None]:
     try:
         yield
     except OUTAGES as error:
+        if isinstance(error, ValueError):
+            raise  # asyncpg's word for an argument that does not fit: trying again would not help
         raise Unavailable(f"PostgreSQL is unavailable ({type(error).__name__})") from error
     except DBAPIError as error:
         if error.connection_invalidated:

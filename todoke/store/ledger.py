@@ -1,159 +1,235 @@
-"""The ledger: the only place that changes a job. Each call is one transaction of rows, events, deliveries, NOTIFY."""
+"""The ledger: the only place that changes a job. Each call is one transaction of rows, events, deliveries, NOTIFY.
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+This room is a job's ordinary life, from its submit to its end; `repair.py` beside it is what sweeps do.
+"""
+
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import asyncpg
 
-from todoke.model.errors import KeyReused
+from todoke.model.errors import KeyReused, Unavailable
 from todoke.model.event import Hint
-from todoke.model.job import Accepted, Attempt, NewJob, Outcome, Progress
-from todoke.store.bell import ring
+from todoke.model.job import Accepted, Attempt, NewJob, Outcome, Progress, State
+from todoke.store import limits
+from todoke.store.bell import cancel_channel, ring
 from todoke.store.database import Connection, Database, queries
+from todoke.store.transactions import Transactions, columns
 
 SQL = queries("ledger")
-DEADLOCK_TRIES = 5
 
-Answer = TypeVar("Answer")
+# What keeping a result may take after the run: no lease outlives its attempt's deadline by more.
+GRACE_SECONDS = 300.0
+PARK_SECONDS = 30.0
+CLAIM_LOST = "CLAIM_LOST"
 
 
-class Ledger:
-    """Every state change of a job, in batches. Raises Unavailable when PostgreSQL is away."""
+class Ledger(Transactions):
+    """Every state change of a job, in batches. Raises Unavailable when PostgreSQL is away.
 
-    def __init__(self, database: Database, channel: str) -> None:
-        self._database = database
-        self._channel = channel
+    tenant_jobs_max: how many jobs of one tenant may run at once; 0: no limit.
+    """
+
+    def __init__(self, database: Database, channel: str, tenant_jobs_max: int = 0) -> None:
+        super().__init__(database, channel)
+        self._tenant_jobs_max = tenant_jobs_max
 
     async def accept(self, jobs: Sequence[NewJob], redispatch_seconds: float) -> list[Accepted | KeyReused]:
-        """Insert jobs; the answers stand in the order asked.
+        """Insert jobs; the answers stand in the order asked. Accepting the same jobs again changes nothing.
 
         A job whose idempotency key is taken answers with the job that holds it, or with KeyReused when that
         one was submitted with another body. Sweeps look for hints lost after `redispatch_seconds`.
         """
-        columns = _columns(
-            jobs,
-            lambda job: (
-                job.id,
-                job.tenant_id,
-                job.type,
-                job.params,
-                job.metadata,
-                job.callback_url,
-                ",".join(job.callback_events),
-                job.idempotency_key,
-                job.request_digest,
-                job.max_attempts,
-                job.timeout_seconds,
-            ),
-        )
+        asked = columns(jobs, _spelled)
 
         async def work(connection: Connection) -> list[Accepted | KeyReused]:
-            rows = await connection.fetch(SQL["accept"], *columns, redispatch_seconds)
-            await ring(connection, self._channel, _hints(rows))
+            rows = await connection.fetch(SQL["accept"], *asked, redispatch_seconds)
+            await self._ring(connection, rows)
             new = {row["id"] for row in rows}
             holders = await _holders(connection, [job for job in jobs if job.id not in new])
             return [Accepted(job.id, is_replay=False) if job.id in new else holders[job.id] for job in jobs]
 
-        return await self._transact(work)
+        try:
+            return await self._transact(work)
+        except Unavailable:
+            # The answer of a commit may have been lost: asked again, the rows themselves say what became of it.
+            return await self._transact(work)
 
     async def claim(
         self, ids: Sequence[UUID], types: Collection[str], worker_id: str, lease_seconds: float
     ) -> list[Attempt]:
-        """Take what is claimable among `ids`; jobs of other types, held or finished ones are left alone."""
+        """Take what is claimable among `ids`; jobs of other types, held or finished ones are left alone.
+
+        While a job of another priority than 0 is due, ids are permits: as many jobs are taken, best rank first,
+        whichever they are. Jobs with a concurrency limit are left to `claim_limited`.
+        """
+        if self._tenant_jobs_max:
+            return await self.claim_limited(ids, types, worker_id, lease_seconds)
 
         async def work(connection: Connection) -> list[Attempt]:
-            rows = await connection.fetch(SQL["claim"], list(ids), list(types), worker_id, lease_seconds)
-            await ring(connection, self._channel, _hints(rows))
-            return [_attempt(row) for row in rows]
+            found = await self._take(connection, ids, types, worker_id, lease_seconds)
+            if not found and (await connection.fetch(SQL["is_ranked"]))[0]["is_ranked"]:
+                ranked = await _due(connection, len(ids), types)
+                # What waits for another attempt has no rank; its own hint still takes it.
+                chosen = list(dict.fromkeys([*ranked, *ids]))[: len(ids)]
+                found = await self._take(connection, chosen, types, worker_id, lease_seconds, is_ranked=True)
+            return found
 
         return await self._transact(work)
 
-    async def renew(self, held: Sequence[tuple[UUID, int]], worker_id: str, lease_seconds: float) -> set[UUID]:
-        """Prolong leases (id, lease); the answer names the jobs still held."""
+    async def claim_due(
+        self, jobs_max: int, types: Collection[str], worker_id: str, lease_seconds: float
+    ) -> list[Attempt]:
+        """Take up to `jobs_max` jobs that are due without being told of them, best rank first."""
+
+        async def work(connection: Connection) -> list[Attempt]:
+            ids = await _due(connection, jobs_max, types)
+            again = await connection.fetch(SQL["due_again"], jobs_max - len(ids), list(types))
+            ids += [row["id"] for row in again]
+            return await self._take(connection, ids, types, worker_id, lease_seconds, is_ranked=True)
+
+        return await self._transact(work)
+
+    async def claim_limited(
+        self, ids: Sequence[UUID], types: Collection[str], worker_id: str, lease_seconds: float
+    ) -> list[Attempt]:
+        """Take what is claimable among `ids` within the limits of their keys and tenants, and park the rest."""
+
+        async def work(connection: Connection) -> list[Attempt]:
+            admitted, parked = await limits.admit(connection, ids, types, self._tenant_jobs_max)
+            if parked:
+                await connection.fetch(SQL["park"], parked, PARK_SECONDS)
+            return await self._take(
+                connection, admitted, types, worker_id, lease_seconds, is_admitted=True, is_ranked=True
+            )
+
+        return await self._transact(work)
+
+    async def renew(self, held: Sequence[tuple[UUID, int]], worker_id: str, lease_seconds: float) -> dict[UUID, bool]:
+        """Prolong leases (id, lease); the answer names the jobs still held and whether each is to be canceled."""
         ids, leases = [id_ for id_, _ in held], [lease for _, lease in held]
 
-        async def work(connection: Connection) -> set[UUID]:
-            rows = await connection.fetch(SQL["renew"], ids, leases, worker_id, lease_seconds)
-            return {row["id"] for row in rows}
+        async def work(connection: Connection) -> dict[UUID, bool]:
+            rows = await connection.fetch(SQL["renew"], ids, leases, worker_id, lease_seconds, GRACE_SECONDS)
+            return {row["id"]: row["is_cancel_requested"] for row in rows}
 
         return await self._transact(work)
 
     async def report(self, reports: Sequence[Progress], worker_id: str) -> list[bool]:
         """Store progress, at most one a job in a batch. False: the lease is no longer ours."""
-        columns = _columns(reports, lambda report: (report.id, report.lease, report.percent, report.message))
-        return await self._change("report", [report.id for report in reports], *columns, worker_id)
+        asked = columns(reports, lambda report: (report.id, report.lease, report.percent, report.message))
+
+        async def work(connection: Connection) -> list[bool]:
+            rows = await connection.fetch(SQL["report"], *asked, worker_id)
+            await self._ring(connection, rows)
+            changed = {row["id"] for row in rows}
+            return [report.id in changed for report in reports]
+
+        return await self._transact(work)
 
     async def settle(self, outcomes: Sequence[Outcome], worker_id: str) -> list[bool]:
-        """End attempts, at most one a job in a batch. False: the lease is no longer ours and nothing was touched."""
-        columns = _columns(
+        """End attempts, at most one a job in a batch. False: the lease is no longer ours and nothing was touched.
+
+        An outcome that stands in the row already, because the answer of its commit was lost, is True.
+        """
+        asked = columns(
             outcomes,
             lambda end: (end.id, end.lease, end.state, end.error_code, end.error, end.delay, end.is_charged),
         )
-        kept = [
-            (end.id, position, file.name, file.media_type, file.size, file.sha256, file.content, file.object_key)
-            for end in outcomes
-            for position, file in enumerate(end.artifacts)
+        artifacts = _artifacts(outcomes)
+
+        async def work(connection: Connection) -> list[bool]:
+            rows = await connection.fetch(SQL["settle"], *asked, worker_id, *artifacts)
+            await self._ring(connection, rows)
+            await limits.free(connection, rows, is_tenant_limited=self._tenant_jobs_max > 0)
+            settled = {(row["id"], row["lease"]) for row in rows}
+            rest = [end for end in outcomes if (end.id, end.lease) not in settled]
+            settled |= await _landed(connection, rest, worker_id)
+            return [(end.id, end.lease) in settled for end in outcomes]
+
+        return await self._transact(work)
+
+    async def cancel(self, job_id: UUID, tenant_id: str) -> bool:
+        """End a job that nobody holds, or ask its holder to; a finished one stays. False: no such job."""
+
+        async def work(connection: Connection) -> bool:
+            rows = await connection.fetch(SQL["cancel"], job_id, tenant_id)
+            for row in rows:
+                hint = Hint(job_id, row["sequence"] or 0, row["progress_version"] or 0)
+                if row["sequence"] is not None:
+                    await ring(connection, self._channel, [hint])
+                if row["is_held"]:
+                    await ring(connection, cancel_channel(self._channel), [hint])
+            return bool(rows)
+
+        return await self._transact(work)
+
+    async def give_back(self, ids: Sequence[UUID], held: Collection[UUID], worker_id: str) -> int:
+        """Release, uncharged, jobs among `ids` that a claim whose answer was lost put under this worker.
+
+        held: the jobs it really runs. Says how many were given back.
+        """
+        rows = await self._database.fetch(SQL["strays"], list(ids), worker_id)
+        words = "the answer of a claim was lost; the job starts again"
+        strays = [
+            Outcome(row["id"], row["lease"], State.PROCESSING, CLAIM_LOST, words)
+            for row in rows
+            if row["id"] not in held
         ]
-        artifacts = [list(column) for column in zip(*kept, strict=True)] or [[] for _ in range(8)]
-        return await self._change("settle", [end.id for end in outcomes], *columns, worker_id, *artifacts)
-
-    async def redispatch(self, jobs_max: int, again_seconds: float) -> list[UUID]:
-        """Name due jobs nobody has come for; each is named again after `again_seconds`, doubling to 15 minutes."""
-        return await self._ids("redispatch", jobs_max, again_seconds)
-
-    async def dispatch_soon(self, ids: Sequence[UUID]) -> None:
-        """Let the next sweep send the hints of these jobs, which the queue did not take."""
-        await self._ids("dispatch_soon", list(ids))
-
-    async def put_off(self, ids: Sequence[UUID], seconds: float) -> None:
-        """Let a sweep send the hints of these jobs `seconds` from now, unless somebody holds them by then."""
-        await self._ids("put_off", list(ids), seconds)
+        return sum(await self.settle(strays, worker_id)) if strays else 0
 
     async def standing(self, ids: Sequence[UUID]) -> dict[UUID, asyncpg.Record]:
-        """What became of jobs that could not be claimed: state, type, is_held, is_due by id."""
+        """What became of jobs that could not be claimed, by id.
+
+        Members: state, type, lease, worker_id, dispatch_count, is_held, is_limited, due_seconds (0 or less: due).
+        """
         return {row["id"]: row for row in await self._database.fetch(SQL["standing"], list(ids))}
 
-    async def _change(self, query: str, ids: Sequence[UUID], *arguments: object) -> list[bool]:
-        async def work(connection: Connection) -> list[bool]:
-            rows = await connection.fetch(SQL[query], *arguments)
-            await ring(connection, self._channel, _hints(rows))
-            changed = {row["id"] for row in rows}
-            return [id_ in changed for id_ in ids]
-
-        return await self._transact(work)
-
-    async def _ids(self, query: str, *arguments: object) -> list[UUID]:
-        async def work(connection: Connection) -> list[UUID]:
-            return [row["id"] for row in await connection.fetch(SQL[query], *arguments)]
-
-        return await self._transact(work)
-
-    async def _transact(self, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
-        """Run `work` in one transaction; a deadlock undid everything, so it may simply be run again."""
-        for _ in range(DEADLOCK_TRIES - 1):
-            try:
-                async with self._database.transaction() as connection:
-                    return await work(connection)
-            except asyncpg.DeadlockDetectedError:
-                continue
-        async with self._database.transaction() as connection:
-            return await work(connection)
+    async def _take(
+        self,
+        connection: Connection,
+        ids: Sequence[UUID],
+        types: Collection[str],
+        worker_id: str,
+        lease_seconds: float,
+        *,
+        is_admitted: bool = False,
+        is_ranked: bool = False,
+    ) -> list[Attempt]:
+        if not ids:
+            return []
+        rows = await connection.fetch(
+            SQL["claim"], list(ids), list(types), worker_id, lease_seconds, is_admitted, is_ranked
+        )
+        await self._ring(connection, rows)
+        return [_attempt(row) for row in rows]
 
 
-Item = TypeVar("Item")
-
-
-def _columns(items: Sequence[Item], spell: Callable[[Item], tuple[object, ...]]) -> list[list[object]]:
-    """Rows to columns, the shape unnest takes."""
-    return [list(column) for column in zip(*map(spell, items), strict=True)]
-
-
-def _hints(rows: Sequence[asyncpg.Record]) -> list[Hint]:
-    return [Hint(row["id"], row["sequence"], row["progress_version"]) for row in rows]
+def _spelled(job: NewJob) -> tuple[object, ...]:
+    return (
+        job.id,
+        job.tenant_id,
+        job.type,
+        job.params,
+        job.metadata,
+        job.callback_url,
+        ",".join(job.callback_events),
+        job.idempotency_key,
+        job.request_digest,
+        job.max_attempts,
+        job.timeout_seconds,
+        job.max_losses,
+        job.priority,
+        job.delay_seconds,
+        job.expires_seconds,
+        job.concurrency_key,
+        job.concurrency_limit,
+        job.retry_of,
+    )
 
 
 def _attempt(row: asyncpg.Record) -> Attempt:
+    is_recovered, waited = row["is_recovered"], max(0.0, row["waited_seconds"])
     return Attempt(
         id=row["id"],
         tenant_id=row["tenant_id"],
@@ -164,18 +240,45 @@ def _attempt(row: asyncpg.Record) -> Attempt:
         failures=row["failures"],
         max_attempts=row["max_attempts"],
         timeout_seconds=row["timeout_seconds"],
+        is_limited=row["is_limited"],
+        queued_seconds=0.0 if is_recovered else waited,
+        recovered_seconds=waited if is_recovered else None,
     )
 
 
+def _artifacts(outcomes: Sequence[Outcome]) -> list[list[object]]:
+    kept = [
+        (end.id, position, file.name, file.media_type, file.size, file.sha256, file.content, file.object_key)
+        for end in outcomes
+        for position, file in enumerate(end.artifacts)
+    ]
+    return [list(column) for column in zip(*kept, strict=True)] or [[] for _ in range(8)]
+
+
+async def _due(connection: Connection, jobs_max: int, types: Collection[str]) -> list[UUID]:
+    return [row["id"] for row in await connection.fetch(SQL["due"], jobs_max, list(types))]
+
+
+async def _landed(connection: Connection, outcomes: Sequence[Outcome], worker_id: str) -> set[tuple[UUID, int]]:
+    if not outcomes:
+        return set()
+    asked = columns(outcomes, lambda end: (end.id, end.lease, end.state))
+    return {(row["id"], row["lease"]) for row in await connection.fetch(SQL["landed"], *asked, worker_id)}
+
+
 async def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[UUID, Accepted | KeyReused]:
-    """For each job that was not inserted, what the holder of its key means to the caller."""
+    """For each job that was not inserted, what the job that is there instead means to the caller."""
     if not jobs:
         return {}
-    columns = _columns(jobs, lambda job: (job.tenant_id, job.type, job.idempotency_key))
-    rows = await connection.fetch(SQL["by_key"], *columns)
+    keyed = columns(jobs, lambda job: (job.tenant_id, job.type, job.idempotency_key))
+    rows = await connection.fetch(SQL["holders"], *keyed, [job.id for job in jobs])
+    ids = {row["id"] for row in rows}
     by_key = {(row["tenant_id"], row["type"], row["idempotency_key"]): row for row in rows}
     answers: dict[UUID, Accepted | KeyReused] = {}
     for job in jobs:
+        if job.id in ids:
+            answers[job.id] = Accepted(job.id, is_replay=False)
+            continue
         holder = by_key[job.tenant_id, job.type, job.idempotency_key]
         if holder["request_digest"] == job.request_digest:
             answers[job.id] = Accepted(holder["id"], is_replay=True)

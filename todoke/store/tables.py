@@ -60,6 +60,16 @@ job = Table(
     _moment("started_at"),
     _moment("finished_at"),
     _moment("updated_at", nullable=False),
+    Column("priority", SmallInteger, nullable=False, server_default="0"),
+    Column("rank_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    _moment("expires_at"),
+    _moment("deadline_at"),
+    _moment("cancel_requested_at"),
+    Column("max_losses", Integer, nullable=False, server_default="3"),
+    Column("concurrency_key", Text),
+    Column("concurrency_limit", Integer),
+    Column("retry_of", Uuid),
+    _moment("results_expired_at"),
     CheckConstraint("state IN ('PENDING', 'PROCESSING', 'SUCCESS', 'FAILED')", name="job_state_known"),
     CheckConstraint("(state IN ('SUCCESS', 'FAILED')) = (finished_at IS NOT NULL)", name="job_finished_when_terminal"),
     CheckConstraint(
@@ -80,6 +90,22 @@ job = Table(
         postgresql_where=text("state IN ('PENDING', 'PROCESSING')"),
     ),
     Index("job_newest", "tenant_id", "id"),
+    Index("job_rank", "rank_at", postgresql_where=text("state = 'PENDING'")),
+    Index("job_tenant_rank", "tenant_id", "rank_at", postgresql_where=text("state = 'PENDING'")),
+    Index("job_prioritized", "due_at", postgresql_where=text("state = 'PENDING' AND priority <> 0")),
+    Index(
+        "job_keyed",
+        "tenant_id",
+        "concurrency_key",
+        "rank_at",
+        postgresql_where=text("state IN ('PENDING', 'PROCESSING') AND concurrency_key IS NOT NULL"),
+    ),
+    Index("job_held", "tenant_id", postgresql_where=text("state = 'PROCESSING' AND worker_id IS NOT NULL")),
+    Index(
+        "job_results_kept",
+        "finished_at",
+        postgresql_where=text("state = 'SUCCESS' AND results_expired_at IS NULL"),
+    ),
 )
 
 event = Table(
@@ -128,3 +154,43 @@ artifact = Table(
 )
 
 epoch = Table("epoch", metadata, Column("value", Text, primary_key=True))
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("busy", Integer, nullable=False),
+    Column("types", ARRAY(Text), nullable=False),
+    _moment("started_at", nullable=False),
+    _moment("seen_at", nullable=False),
+)
+
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("job_id", Uuid),
+    Column("verdict", Text, nullable=False),
+    Column("receive_count", Integer, nullable=False),
+    _moment("sent_at"),
+    _moment("arrived_at", nullable=False),
+    _moment("redriven_at"),
+    CheckConstraint("verdict IN ('unparseable', 'failed', 'dropped')", name="dead_letter_verdict_known"),
+)
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    _moment("finished_at", nullable=False),
+    _moment("erased_at", nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("tombstone_erased", "erased_at"),
+)

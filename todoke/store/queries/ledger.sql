@@ -1,45 +1,69 @@
--- accept: insert jobs with their first event; a job whose idempotency key is taken is left out of the answer
+-- accept: insert jobs with their first event; one that is there already, by id or by key, is left out of the answer
 WITH asked AS (
-    SELECT *
+    SELECT *, now() + delay * interval '1 second' AS due_at
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-        $8::text[], $9::bytea[], $10::int[], $11::float8[]
+        $8::text[], $9::bytea[], $10::int[], $11::float8[], $12::int[], $13::smallint[], $14::float8[], $15::float8[],
+        $16::text[], $17::int[], $18::uuid[]
     ) AS asked (
         id, tenant_id, type, params, metadata, callback_url, callback_events,
-        idempotency_key, request_digest, max_attempts, timeout_seconds
+        idempotency_key, request_digest, max_attempts, timeout_seconds, max_losses, priority, delay, expires,
+        concurrency_key, concurrency_limit, retry_of
     )
     -- Two batches that share keys take them in one order, or they would lock each other out.
     ORDER BY tenant_id, type, idempotency_key
 ), accepted AS (
     INSERT INTO job (
         id, tenant_id, type, params, metadata, callback_url, callback_events, idempotency_key, request_digest,
-        max_attempts, timeout_seconds, due_at, redispatch_at, created_at, updated_at
+        max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
+        due_at, rank_at, expires_at, redispatch_at, created_at, updated_at
     )
     SELECT
         id, tenant_id, type, params::json, metadata::json, callback_url, string_to_array(callback_events, ','),
-        idempotency_key, request_digest, max_attempts, timeout_seconds,
-        now(), now() + $12::float8 * interval '1 second', now(), now()
+        idempotency_key, request_digest,
+        max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
+        due_at, due_at - priority * interval '1 minute', due_at + expires * interval '1 second',
+        -- A job due now has a hint on its way; for one due later the sweep sends the first.
+        least(
+            due_at + CASE WHEN delay > 0 THEN 0 ELSE $19::float8 END * interval '1 second',
+            due_at + expires * interval '1 second'
+        ),
+        now(), now()
     FROM asked
-    ON CONFLICT (tenant_id, type, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING job
 )
 SELECT (job).id, (job).sequence, (job).progress_version, append_event(job, 'job.accepted')
 FROM accepted
 
--- by_key: the jobs that hold these idempotency keys
+-- holders: the jobs that have these ids or hold these idempotency keys
 SELECT job.id, job.tenant_id, job.type, job.idempotency_key, job.request_digest
 FROM job
 JOIN unnest($1::text[], $2::text[], $3::text[]) AS asked (tenant_id, type, idempotency_key)
     USING (tenant_id, type, idempotency_key)
+UNION ALL
+SELECT job.id, job.tenant_id, job.type, NULL, NULL
+FROM job
+WHERE job.id = ANY ($4::uuid[])
 
 -- claim: take what is claimable among the named jobs for one worker, each under its next lease
 -- (Here and below `= ANY` beside the join keeps the planner on the primary key, however large the table.)
+-- $5: they were admitted within their limits; otherwise those with a limit are left alone.
+-- $6: they were chosen by rank; otherwise nothing is taken while a job of another priority than 0 is due, because then
+-- rank decides who is next, not what a hint happens to name.
 WITH picked AS (
-    SELECT job.id
+    SELECT job.id, job.lease_expires_at AS lost_at
     FROM job
     WHERE job.id = ANY ($1::uuid[]) AND job.type = ANY ($2::text[]) AND claimable(job)
+        AND ($5::boolean OR job.concurrency_limit IS NULL)
+        AND (
+            $6::boolean
+            OR NOT EXISTS (
+                SELECT FROM job AS other WHERE other.state = 'PENDING' AND other.priority <> 0 AND other.due_at <= now()
+            )
+        )
     ORDER BY job.id
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF job SKIP LOCKED
 ), claimed AS (
     UPDATE job
     SET state = 'PROCESSING',
@@ -47,6 +71,7 @@ WITH picked AS (
         losses = job.losses + (job.worker_id IS NOT NULL)::int,
         worker_id = $3,
         lease_expires_at = clock_timestamp() + $4::float8 * interval '1 second',
+        deadline_at = clock_timestamp() + job.timeout_seconds * interval '1 second',
         redispatch_at = clock_timestamp() + $4::float8 * interval '1 second',
         dispatch_count = 0,
         attempt = job.attempt + 1,
@@ -59,20 +84,58 @@ WITH picked AS (
         updated_at = clock_timestamp()
     FROM picked
     WHERE job.id = picked.id AND job.id = ANY ($1::uuid[])
-    RETURNING job
+    RETURNING job, picked.lost_at
 )
 SELECT
     (job).id, (job).tenant_id, (job).type, (job).params, (job).lease, (job).attempt, (job).failures,
     (job).max_attempts, (job).timeout_seconds, (job).sequence, (job).progress_version,
+    (job).concurrency_limit IS NOT NULL AS is_limited,
+    extract(epoch FROM (job).updated_at - coalesce(lost_at, (job).due_at))::float8 AS waited_seconds,
+    lost_at IS NOT NULL AS is_recovered,
     append_event(job, 'job.started')
 FROM claimed
 
+-- due: name and lock jobs that are due, best rank first
+SELECT job.id
+FROM job
+WHERE job.state = 'PENDING' AND job.rank_at <= now() + interval '10 minutes'
+    AND job.type = ANY ($2::text[]) AND job.concurrency_limit IS NULL AND claimable(job)
+ORDER BY job.rank_at
+LIMIT $1
+FOR UPDATE SKIP LOCKED
+
+-- due_again: name and lock jobs that wait for another attempt or whose worker is lost, and that are due
+SELECT job.id
+FROM job
+WHERE job.state = 'PROCESSING' AND job.redispatch_at <= now()
+    AND job.type = ANY ($2::text[]) AND job.concurrency_limit IS NULL AND claimable(job)
+ORDER BY job.redispatch_at
+LIMIT $1
+FOR UPDATE SKIP LOCKED
+
+-- is_ranked: whether a job of another priority than 0 is due, so that rank decides who is next
+SELECT EXISTS (
+    SELECT FROM job WHERE job.state = 'PENDING' AND job.priority <> 0 AND job.due_at <= now()
+) AS is_ranked
+
+-- park: put off jobs over their limit; the end of one that runs frees them sooner
+UPDATE job
+SET redispatch_at = least(clock_timestamp() + $2::float8 * interval '1 second', job.expires_at)
+FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS parked
+WHERE job.id = parked.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
+RETURNING job.id
+
 -- standing: the state of jobs, for deciding what becomes of hints that claimed nothing
-SELECT id, state, type, worker_id IS NOT NULL AS is_held, due_at <= clock_timestamp() AS is_due
+SELECT
+    id, state, type, lease, worker_id, dispatch_count,
+    worker_id IS NOT NULL AS is_held,
+    concurrency_limit IS NOT NULL AS is_limited,
+    extract(epoch FROM due_at - clock_timestamp())::float8 AS due_seconds
 FROM job
 WHERE id = ANY ($1::uuid[])
 
 -- renew: prolong the leases one worker still holds; a job left out of the answer is lost to it
+-- No lease outlives its attempt's deadline by more than what keeping a result may take.
 WITH held AS (
     SELECT job.id
     FROM job
@@ -82,10 +145,13 @@ WITH held AS (
     FOR UPDATE OF job
 )
 UPDATE job
-SET lease_expires_at = clock_timestamp() + $4::float8 * interval '1 second'
+SET lease_expires_at = least(
+    clock_timestamp() + $4::float8 * interval '1 second',
+    job.deadline_at + $5::float8 * interval '1 second'
+)
 FROM held
 WHERE job.id = held.id AND job.id = ANY ($1::uuid[])
-RETURNING job.id
+RETURNING job.id, job.cancel_requested_at IS NOT NULL AS is_cancel_requested
 
 -- report: store the latest progress of attempts still held
 WITH asked AS (
@@ -110,36 +176,46 @@ WHERE job.id = held.id AND job.id = ANY ($1::uuid[])
 RETURNING job.id, job.sequence, job.progress_version
 
 -- settle: end attempts that are still held, for good or until they are due again, with event and artifacts
+-- A job that was asked to be canceled gets no further attempt.
 WITH asked AS (
     SELECT *
     FROM unnest(
         $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::boolean[]
     ) AS asked (id, lease, state, error_code, error, delay, is_charged)
 ), held AS (
-    SELECT job.id, job.lease
+    SELECT
+        job.id, job.lease,
+        asked.state = 'PROCESSING' AND job.cancel_requested_at IS NOT NULL AS is_canceled
     FROM job
     JOIN asked USING (id, lease)
     WHERE job.id = ANY ($1::uuid[]) AND job.state = 'PROCESSING' AND job.worker_id = $8
     ORDER BY job.id
     FOR UPDATE OF job
-), settled AS (
-    UPDATE job
-    SET state = asked.state,
-        worker_id = CASE WHEN asked.state <> 'PROCESSING' THEN job.worker_id END,
-        lease_expires_at = NULL,
-        failures = job.failures + asked.is_charged::int,
-        error_code = asked.error_code,
-        error = asked.error,
-        due_at = clock_timestamp() + asked.delay * interval '1 second',
-        redispatch_at = CASE
-            WHEN asked.state = 'PROCESSING' THEN clock_timestamp() + asked.delay * interval '1 second'
-        END,
-        sequence = job.sequence + 1,
-        finished_at = CASE WHEN asked.state <> 'PROCESSING' THEN clock_timestamp() END,
-        updated_at = clock_timestamp()
+), ruled AS (
+    SELECT
+        id, lease, delay, is_charged,
+        CASE WHEN is_canceled THEN 'FAILED' ELSE state END AS state,
+        CASE WHEN is_canceled THEN 'CANCELED' ELSE error_code END AS error_code,
+        CASE WHEN is_canceled THEN 'the job was canceled' ELSE error END AS error
     FROM asked
     JOIN held USING (id, lease)
-    WHERE job.id = held.id AND job.id = ANY ($1::uuid[])
+), settled AS (
+    UPDATE job
+    SET state = ruled.state,
+        worker_id = CASE WHEN ruled.state <> 'PROCESSING' THEN job.worker_id END,
+        lease_expires_at = NULL,
+        failures = job.failures + ruled.is_charged::int,
+        error_code = ruled.error_code,
+        error = ruled.error,
+        due_at = clock_timestamp() + ruled.delay * interval '1 second',
+        redispatch_at = CASE
+            WHEN ruled.state = 'PROCESSING' THEN clock_timestamp() + ruled.delay * interval '1 second'
+        END,
+        sequence = job.sequence + 1,
+        finished_at = CASE WHEN ruled.state <> 'PROCESSING' THEN clock_timestamp() END,
+        updated_at = clock_timestamp()
+    FROM ruled
+    WHERE job.id = ruled.id AND job.id = ANY ($1::uuid[])
     RETURNING job
 ), kept AS (
     INSERT INTO artifact (job_id, position, tenant_id, name, media_type, bytes, sha256, content, object_key)
@@ -153,39 +229,69 @@ WITH asked AS (
         ON kept.job_id = (job).id
 )
 SELECT
-    (job).id, (job).sequence, (job).progress_version,
+    (job).id, (job).lease, (job).sequence, (job).progress_version, (job).tenant_id,
+    CASE WHEN (job).concurrency_limit IS NOT NULL THEN (job).concurrency_key END AS concurrency_key,
     append_event(
         job,
         CASE (job).state WHEN 'SUCCESS' THEN 'job.succeeded' WHEN 'FAILED' THEN 'job.failed' ELSE 'job.retrying' END
     )
 FROM settled
 
--- redispatch: name due jobs nobody has come for, and put off the next time they are named
-WITH overdue AS (
-    SELECT job.id
+-- landed: those among these outcomes that stand in the rows already, because the answer of their commit was lost
+SELECT job.id, job.lease
+FROM job
+JOIN unnest($1::uuid[], $2::bigint[], $3::text[]) AS asked (id, lease, state) USING (id, lease)
+WHERE job.id = ANY ($1::uuid[])
+    AND (
+        (asked.state = 'PROCESSING' AND job.state = 'PROCESSING' AND job.worker_id IS NULL)
+        OR (asked.state = 'PROCESSING' AND job.state = 'FAILED' AND job.error_code = 'CANCELED' AND job.worker_id = $4)
+        OR (asked.state <> 'PROCESSING' AND job.state = asked.state AND job.worker_id = $4)
+    )
+
+-- cancel: end a job nobody holds, or ask its holder to; answers nothing for a job this tenant does not have
+WITH asked AS (
+    SELECT job.id,
+        job.state IN ('PENDING', 'PROCESSING') AS is_open,
+        job.worker_id IS NOT NULL AND job.lease_expires_at > clock_timestamp() AS is_held
     FROM job
-    WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= now() AND claimable(job)
-    ORDER BY job.redispatch_at
-    LIMIT $1
-    FOR UPDATE SKIP LOCKED
+    WHERE job.id = $1 AND job.tenant_id = $2
+    FOR UPDATE
+), ended AS (
+    UPDATE job
+    SET state = 'FAILED',
+        losses = job.losses + (job.worker_id IS NOT NULL)::int,
+        worker_id = NULL,
+        lease_expires_at = NULL,
+        redispatch_at = NULL,
+        cancel_requested_at = coalesce(job.cancel_requested_at, clock_timestamp()),
+        error_code = 'CANCELED',
+        error = 'the job was canceled',
+        sequence = job.sequence + 1,
+        finished_at = clock_timestamp(),
+        updated_at = clock_timestamp()
+    FROM asked
+    WHERE job.id = asked.id AND job.id = $1 AND asked.is_open AND NOT asked.is_held
+    RETURNING job
+), requested AS (
+    UPDATE job
+    SET cancel_requested_at = clock_timestamp(),
+        progress_version = job.progress_version + 1,
+        updated_at = clock_timestamp()
+    FROM asked
+    WHERE job.id = asked.id AND job.id = $1 AND asked.is_open AND asked.is_held AND job.cancel_requested_at IS NULL
+    RETURNING job.id, job.sequence, job.progress_version
+), logged AS (
+    SELECT (job).id, (job).sequence, (job).progress_version, append_event(job, 'job.failed') FROM ended
 )
-UPDATE job
-SET dispatch_count = job.dispatch_count + 1,
-    redispatch_at = clock_timestamp()
-        + least(900, $2::float8 * 2 ^ least(job.dispatch_count, 16)) * interval '1 second'
-WHERE job.id = ANY (ARRAY(SELECT id FROM overdue))
-RETURNING job.id
+SELECT
+    coalesce(logged.sequence, requested.sequence) AS sequence,
+    coalesce(logged.progress_version, requested.progress_version) AS progress_version,
+    asked.is_open AND asked.is_held AS is_held
+FROM asked
+LEFT JOIN logged USING (id)
+LEFT JOIN requested USING (id)
 
--- dispatch_soon: have the next sweep name these jobs, because their hints could not be sent
-UPDATE job
-SET redispatch_at = clock_timestamp(),
-    -- A hint that never left does not count as one nobody came for.
-    dispatch_count = greatest(0, job.dispatch_count - 1)
-FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS unsent
-WHERE job.id = unsent.id AND job.state IN ('PENDING', 'PROCESSING')
-
--- put_off: have a later sweep name these jobs, because the worker that got their hints cannot run them
-UPDATE job
-SET redispatch_at = clock_timestamp() + $2::float8 * interval '1 second'
-FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS unknown
-WHERE job.id = unknown.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
+-- strays: jobs among these that stand under this worker
+SELECT job.id, job.lease
+FROM job
+WHERE job.id = ANY ($1::uuid[]) AND job.state = 'PROCESSING' AND job.worker_id = $2
