@@ -6,7 +6,7 @@ database's clock. Everything else is told by the test. Moments are Unix seconds;
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +18,16 @@ import asyncpg
 TRIGGER = """
 CREATE TABLE fault_change (
     number bigserial PRIMARY KEY,
+    job uuid NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     before jsonb,
     after jsonb
 );
+CREATE INDEX ON fault_change (job);
 CREATE FUNCTION fault_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO fault_change (before, after) VALUES (
+    INSERT INTO fault_change (job, before, after) VALUES (
+        coalesce(NEW.id, OLD.id),
         CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - 'params' - 'metadata' END,
         CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - 'params' - 'metadata' END
     );
@@ -172,14 +175,27 @@ class History:
                 self.effects.append(Effect(UUID(words[0]), int(words[1]), words[2], int(words[3]), float(words[4])))
         return self
 
-    async def read_database(self, connection: "asyncpg.Connection[asyncpg.Record]") -> Self:
-        """Add the log of changes, the rows and the events as they stand."""
-        for row in await connection.fetch("SELECT number, at, before, after FROM fault_change ORDER BY number"):
+    async def read_database(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", jobs: Collection[UUID] | None = None
+    ) -> Self:
+        """Add the log of changes, the rows and the events as they stand; of all jobs, or of these alone."""
+        ids = None if jobs is None else list(jobs)
+        for row in await connection.fetch(
+            "SELECT number, at, before, after FROM fault_change"
+            " WHERE $1::uuid[] IS NULL OR job = ANY ($1::uuid[]) ORDER BY number",
+            ids,
+        ):
             before, after = _row(row["before"]), _row(row["after"])
             self.changes.append(Change(row["number"], row["at"].timestamp(), before, after))
-        for row in await connection.fetch("SELECT id, to_jsonb(job) - 'params' AS row FROM job"):
+        for row in await connection.fetch(
+            "SELECT id, to_jsonb(job) - 'params' AS row FROM job WHERE $1::uuid[] IS NULL OR id = ANY ($1::uuid[])", ids
+        ):
             self.rows[row["id"]] = _row(row["row"]) or {}
-        for row in await connection.fetch("SELECT job_id, sequence, type FROM event ORDER BY job_id, sequence"):
+        for row in await connection.fetch(
+            "SELECT job_id, sequence, type FROM event WHERE $1::uuid[] IS NULL OR job_id = ANY ($1::uuid[])"
+            " ORDER BY job_id, sequence",
+            ids,
+        ):
             self.events[row["job_id"]].append((row["sequence"], row["type"]))
         return self
 

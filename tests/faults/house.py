@@ -32,6 +32,7 @@ from todoke.runtime.settings import Settings, variable_names
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
+from todoke.store.repair import Repair
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = (
@@ -106,6 +107,7 @@ class House:
     ) -> None:
         self.settings, self.database, self.aws, self.folder = settings, database, aws, folder
         self.ledger, self.reader = Ledger(database, settings.notify_channel), Reader(database)
+        self.repair = Repair(database, settings.notify_channel)
         self.queue = SqsQueue.from_settings(settings)
         self.dead_letter_url = dead_letter_url
         self.history = History()

@@ -7,7 +7,7 @@
 | I5  | a lease grows by one at a claim and never otherwise; a new holder always has a new lease                    |
 | I6  | a claim finds the job due and unheld, or its lease expired, by the database's clock                         |
 | I7  | every change is one of the transitions T0 to T13 (T14 does not exist: a terminal row never changes)         |
-| I8  | failures = charged ends, losses = reclaims (and WORKER_LOST); releases charge neither                        |
+| I8  | failures = charged ends, losses = holders whose lease ran out; releases charge neither                       |
 | I9  | at rest the queue is empty; every dead letter names a FAILED job or none                                    |
 | I10 | a message is deleted only while the row needs it not: finished, held, waiting, or put off                   |
 | I11 | a polling client never sees the end undone, the sequence or an attempt's progress fall                      |
@@ -119,8 +119,11 @@ def _end(before: Row, after: Row, at: float) -> str:
         return "T9" if after["error_code"] == "CANCELED" else "T13"
     if after["worker_id"] not in (before["worker_id"], None):
         raise Illegal("a job was ended by another than its holder")
-    if after["error_code"] in ("WORKER_LOST", "DEAD_LETTERED", "EXPIRED") and before["lease_expires_at"] > at:
+    is_by_holder = after["worker_id"] is not None
+    if before["lease_expires_at"] > at and (not is_by_holder or after["error_code"] in UNHELD_CODES[1:]):
         raise Illegal(f"{after['error_code']} under a live lease")
+    if not is_by_holder and after["error_code"] not in UNHELD_CODES:
+        raise Illegal(f"a job whose holder was lost failed with {after['error_code']}")
     return "T8" if after["error_code"] == "WORKER_LOST" else "T7"
 
 
@@ -208,8 +211,9 @@ def _i8(history: History) -> Iterator[str]:
             is_claim = after["lease"] > before["lease"]
             charged = after["failures"] - before["failures"]
             failures += not is_claim and charged == 1
-            losses += is_claim and before["worker_id"] is not None
-            losses += after["state"] != before["state"] and after["error_code"] == "WORKER_LOST"
+            # A holder whose lease ran out is lost when the job is claimed again, or ended over its head.
+            is_orphaned = after["state"] in TERMINAL and after["worker_id"] is None
+            losses += before["worker_id"] is not None and (is_claim or is_orphaned)
             if charged and (charged != 1 or is_claim or after["error_code"] in UNCHARGED_CODES):
                 yield f"{job}: {after['error_code']} charged {charged}"
             is_ours = after["error_code"] == "JOB_ERROR" and job in is_watched

@@ -181,7 +181,7 @@ def failed_unheld_for_no_reason(history: History) -> None:
 
 
 def lost_under_a_live_lease(history: History) -> None:
-    relabel(history, 3, state="FAILED", error_code="WORKER_LOST", losses=2)
+    relabel(history, 3, state="FAILED", error_code="WORKER_LOST", losses=2, worker_id=None)
 
 
 def sequence_moved_alone(history: History) -> None:

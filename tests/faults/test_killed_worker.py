@@ -13,7 +13,7 @@ DELETE = "todoke.queue.sqs:SqsQueue.delete"
 PUT = "todoke.blobs.s3:S3Blobs.put"
 RUN = "worker.host:Host.run"
 SEND = "todoke.queue.sqs:SqsQueue.send"
-REDISPATCH = "todoke.store.ledger:Ledger.redispatch"
+REDISPATCH = "todoke.store.repair:Repair.redispatch"
 
 
 @dataclass(frozen=True)
