@@ -49,7 +49,7 @@ QUICK: dict[str, Any] = {
     "sweep_seconds": 0.3,
     "redispatch_seconds": 1.0,
     "receive_wait_seconds": 1,
-    "visibility_seconds": 4,
+    "visibility_seconds": 3,
     "slots": 4,
     "jobs": ("tests.faults.fault_jobs",),
     "log_level": "INFO",
@@ -113,6 +113,7 @@ class House:
         self.history = History()
         self.effects = folder / "effects"
         self.processes: list[Process] = []
+        self.offered_keys: set[str] = set()
 
     async def start(self, kind: str = "worker", *at: str, is_ready: bool = True, **overrides: Any) -> Process:
         """Start a process. `at`: action, when, target for tests.faults.at."""
@@ -165,6 +166,10 @@ class House:
         job = UUID(answer.json()["jobId"])
         self.history.accepted[job] = key
         return job
+
+    def offer(self, key: str) -> None:
+        """Remember a submit without an answer: its job may be there or not."""
+        self.offered_keys.add(key)
 
     async def row(self, job: UUID) -> dict[str, Any]:
         [row] = await self.database.fetch("SELECT * FROM job WHERE id = $1", job)
@@ -256,6 +261,7 @@ class House:
             await history.read_database(connection)
         finally:
             await connection.close()
+        history.offered |= {job for job, row in history.rows.items() if row["idempotency_key"] in self.offered_keys}
         history.kept = await self._kept()
         check(history)
         return history

@@ -13,7 +13,7 @@
 | I11 | a polling client never sees the end undone, the sequence or an attempt's progress fall                      |
 | I12 | the log of a job is gapless and closed by its end; streams give it in order, without gaps                   |
 | I13 | one idempotency key, one job                                                                                |
-| I14 | a cancel ends the job within its bound; after CANCELED was seen there is no success                         |
+| I14 | a cancel ends the job within its bound; no claim follows it, and no success once CANCELED was seen          |
 | I15 | SUCCESS has its artifacts: the bytes are there, the checksum fits, the key holds the winning lease          |
 | I16 | after a kill the jobs held are claimed again (or ended) within lease + sweep + receive                      |
 | I17 | a worker told to stop claims no more, and is gone within its drain                                          |
@@ -300,6 +300,10 @@ def _i14(history: History) -> Iterator[str]:
     for job in canceled:
         if history.rows[job]["state"] != "FAILED":
             yield f"{job} was seen canceled, and is {history.rows[job]['state']}"
+    for change in history.changes:
+        before, after = change.before, change.after
+        if before and after and after["lease"] > before["lease"] and before["cancel_requested_at"]:
+            yield f"{change.job} was claimed after its cancel was asked for"
     for job, asked_at in history.cancels if bound is not None else []:
         ends = [change.at for change in changes[job] if change.after and change.after["state"] in TERMINAL]
         if not ends or ends[0] > asked_at + (bound or 0):

@@ -30,6 +30,7 @@ def born(job: UUID = JOB) -> dict[str, Any]:
         "redispatch_at": 130.0,
         "dispatch_count": 0,
         "error_code": None,
+        "cancel_requested_at": None,
         "idempotency_key": "key",
         "updated_at": "",
     }
@@ -260,6 +261,10 @@ def canceled_late(history: History) -> None:
     history.cancels.append((JOB, 97.0))
 
 
+def claimed_in_spite_of_a_cancel(history: History) -> None:
+    relabel(history, 1, cancel_requested_at=103.0)
+
+
 def artifact_gone(history: History) -> None:
     history.kept[0] = replace(history.kept[0], found=None)
 
@@ -343,6 +348,7 @@ FORGERIES: list[tuple[str, Callable[[History], None]]] = [
     ("I13", key_made_two_jobs),
     ("I14", success_after_cancel),
     ("I14", canceled_late),
+    ("I14", claimed_in_spite_of_a_cancel),
     ("I15", artifact_gone),
     ("I15", artifact_of_another_lease),
     ("I15", success_without_a_result),

@@ -27,6 +27,7 @@ OUTAGES = (
     asyncpg.InternalClientError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,  # the old primary of a failover
 )
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
