@@ -127,6 +127,24 @@ async def test_a_job_not_started_in_time_expires(ledger: Ledger, repair: Repair,
     assert await succeed(ledger, attempt)
 
 
+async def test_a_started_job_does_not_expire_and_is_named_ever_more_rarely(
+    ledger: Ledger, repair: Repair, database: Database
+) -> None:
+    job_id = await accept(ledger, expires_seconds=0.05)
+    attempt = await start(ledger, job_id)
+    async with asyncio.timeout(5):
+        while not (await database.fetch("SELECT expires_at < now() AS passed FROM job"))[0]["passed"]:
+            await asyncio.sleep(0.01)
+    await ledger.settle([Outcome(job_id, attempt.lease, State.PROCESSING, "JOB_ERROR", "later")], WORKER)
+    assert await repair.end_doomed(10) == {}
+    assert await repair.redispatch(10, 30) == [job_id]
+    assert await repair.redispatch(10, 30) == []
+    await repair.put_off([job_id], 60)
+    await ledger.claim_limited([], [TYPE], WORKER, 60)
+    [row] = await database.fetch("SELECT redispatch_at - now() AS left FROM job")
+    assert row["left"].total_seconds() > 50
+
+
 async def test_a_delayed_job_is_not_due_yet_and_named_when_it_is(
     ledger: Ledger, repair: Repair, reader: Reader, database: Database
 ) -> None:

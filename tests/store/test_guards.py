@@ -5,9 +5,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.make import accept, fail, start, succeed
+from tests.make import TENANT, accept, fail, start, succeed
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
+from todoke.store.reading import Reader
 
 BACKWARDS = {
     "PENDING": ["state = 'SUCCESS', sequence = sequence + 1, finished_at = now()"],
@@ -71,7 +72,8 @@ async def test_a_job_begins_pending(database: Database) -> None:
         with pytest.raises(asyncpg.CheckViolationError):
             await database.fetch(
                 "INSERT INTO job"
-                f" (id, tenant_id, type, params, max_attempts, timeout_seconds, due_at, created_at, updated_at, {columns})"
+                " (id, tenant_id, type, params, max_attempts, timeout_seconds, due_at, created_at, updated_at,"
+                f" {columns})"
                 f" VALUES (gen_random_uuid(), 't', 't', '{{}}', 1, 1, now(), now(), now(), {values})"
             )
 
@@ -93,3 +95,16 @@ async def test_what_is_no_part_of_the_story_may_change_after_the_end(ledger: Led
     job_id = await job_in(ledger, "SUCCESS")
     await database.fetch("UPDATE job SET results_expired_at = now(), params = '{}' WHERE id = $1", job_id)
     await database.fetch("DELETE FROM job WHERE id = $1", job_id)
+
+
+async def test_a_change_made_by_hand_is_logged_and_delivered_too(
+    ledger: Ledger, database: Database, reader: Reader
+) -> None:
+    job_id = await accept(ledger, callback_url="https://example.com/", callback_events=("job.failed",))
+    await database.fetch(
+        "UPDATE job SET state = 'FAILED', sequence = sequence + 1, finished_at = now(), error_code = 'BY_HAND'"
+        " WHERE id = $1",
+        job_id,
+    )
+    assert [item.type for item in await reader.events([(job_id, TENANT, 0)])] == ["job.accepted", "job.failed"]
+    assert len(await database.fetch("SELECT 1 FROM delivery WHERE job_id = $1 AND sequence = 2", job_id)) == 1

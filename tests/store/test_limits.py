@@ -97,6 +97,14 @@ async def test_an_expired_lease_occupies_nothing(ledger: Ledger, database: Datab
     assert {attempt.id for attempt in await limited(ledger, ids[2:])} == set(ids[2:])
 
 
+async def test_a_limited_job_whose_place_is_taken_is_not_renewed(ledger: Ledger, database: Database) -> None:
+    [late] = await limited(ledger, [await accept(ledger, **KEYED)])
+    plain = await start(ledger, await accept(ledger))
+    await database.fetch("UPDATE job SET lease_expires_at = now() WHERE state = 'PROCESSING'")
+    held = [(attempt.id, attempt.lease) for attempt in (late, plain)]
+    assert await ledger.renew(held, WORKER, 60) == {plain.id: False}
+
+
 async def test_keys_of_different_tenants_and_names_do_not_meet(ledger: Ledger) -> None:
     one = {"concurrency_limit": 1}
     first = await accept(ledger, concurrency_key="k", **one)

@@ -279,7 +279,10 @@ async def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[UUID,
         if job.id in ids:
             answers[job.id] = Accepted(job.id, is_replay=False)
             continue
-        holder = by_key[job.tenant_id, job.type, job.idempotency_key]
+        holder = by_key.get((job.tenant_id, job.type, job.idempotency_key))
+        if holder is None:
+            # Erased between the two statements: asked once more, the key is free.
+            raise Unavailable("the job that held an Idempotency-Key is just being erased")
         if holder["request_digest"] == job.request_digest:
             answers[job.id] = Accepted(holder["id"], is_replay=True)
         else:

@@ -102,10 +102,11 @@ job = Table(
     ),
     Index("job_held", "tenant_id", postgresql_where=text("state = 'PROCESSING' AND worker_id IS NOT NULL")),
     Index(
-        "job_results_kept",
+        "job_results_age",
         "finished_at",
-        postgresql_where=text("state = 'SUCCESS' AND results_expired_at IS NULL"),
+        postgresql_where=text("finished_at IS NOT NULL AND results_expired_at IS NULL"),
     ),
+    Index("job_age", "finished_at", postgresql_where=text("results_expired_at IS NOT NULL")),
 )
 
 event = Table(
@@ -192,5 +193,15 @@ tombstone = Table(
     _moment("finished_at", nullable=False),
     _moment("erased_at", nullable=False),
     Column("reason", Text, nullable=False),
-    Index("tombstone_erased", "erased_at"),
+    Index("tombstone_age", "erased_at"),
+)
+
+orphan = Table(
+    "orphan",
+    metadata,
+    Column("prefix", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    _moment("due_at", nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Index("orphan_due", "due_at"),
 )

@@ -1,4 +1,4 @@
--- accept: insert jobs with their first event; one that is there already, by id or by key, is left out of the answer
+-- accept: insert jobs; one that is there already, by id or by key, is left out of the answer
 WITH asked AS (
     SELECT *, now() + delay * interval '1 second' AS due_at
     FROM unnest(
@@ -12,29 +12,26 @@ WITH asked AS (
     )
     -- Two batches that share keys take them in one order, or they would lock each other out.
     ORDER BY tenant_id, type, idempotency_key
-), accepted AS (
-    INSERT INTO job (
-        id, tenant_id, type, params, metadata, callback_url, callback_events, idempotency_key, request_digest,
-        max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
-        due_at, rank_at, expires_at, redispatch_at, created_at, updated_at
-    )
-    SELECT
-        id, tenant_id, type, params::json, metadata::json, callback_url, string_to_array(callback_events, ','),
-        idempotency_key, request_digest,
-        max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
-        due_at, due_at - priority * interval '1 minute', due_at + expires * interval '1 second',
-        -- A job due now has a hint on its way; for one due later the sweep sends the first.
-        least(
-            due_at + CASE WHEN delay > 0 THEN 0 ELSE $19::float8 END * interval '1 second',
-            due_at + expires * interval '1 second'
-        ),
-        now(), now()
-    FROM asked
-    ON CONFLICT DO NOTHING
-    RETURNING job
 )
-SELECT (job).id, (job).sequence, (job).progress_version, append_event(job, 'job.accepted')
-FROM accepted
+INSERT INTO job (
+    id, tenant_id, type, params, metadata, callback_url, callback_events, idempotency_key, request_digest,
+    max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
+    due_at, rank_at, expires_at, redispatch_at, created_at, updated_at
+)
+SELECT
+    id, tenant_id, type, params::json, metadata::json, callback_url, string_to_array(callback_events, ','),
+    idempotency_key, request_digest,
+    max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
+    due_at, due_at - priority * interval '1 minute', due_at + expires * interval '1 second',
+    -- A job due now has a hint on its way; for one due later the sweep sends the first.
+    least(
+        due_at + CASE WHEN delay > 0 THEN 0 ELSE $19::float8 END * interval '1 second',
+        due_at + expires * interval '1 second'
+    ),
+    now(), now()
+FROM asked
+ON CONFLICT DO NOTHING
+RETURNING id, sequence, progress_version
 
 -- holders: the jobs that have these ids or hold these idempotency keys
 SELECT job.id, job.tenant_id, job.type, job.idempotency_key, job.request_digest
@@ -64,36 +61,32 @@ WITH picked AS (
         )
     ORDER BY job.id
     FOR UPDATE OF job SKIP LOCKED
-), claimed AS (
-    UPDATE job
-    SET state = 'PROCESSING',
-        lease = job.lease + 1,
-        losses = job.losses + (job.worker_id IS NOT NULL)::int,
-        worker_id = $3,
-        lease_expires_at = clock_timestamp() + $4::float8 * interval '1 second',
-        deadline_at = clock_timestamp() + job.timeout_seconds * interval '1 second',
-        redispatch_at = clock_timestamp() + $4::float8 * interval '1 second',
-        dispatch_count = 0,
-        attempt = job.attempt + 1,
-        sequence = job.sequence + 1,
-        progress_percent = NULL,
-        progress_message = NULL,
-        error_code = NULL,
-        error = NULL,
-        started_at = coalesce(job.started_at, clock_timestamp()),
-        updated_at = clock_timestamp()
-    FROM picked
-    WHERE job.id = picked.id AND job.id = ANY ($1::uuid[])
-    RETURNING job, picked.lost_at
 )
-SELECT
-    (job).id, (job).tenant_id, (job).type, (job).params, (job).lease, (job).attempt, (job).failures,
-    (job).max_attempts, (job).timeout_seconds, (job).sequence, (job).progress_version,
-    (job).concurrency_limit IS NOT NULL AS is_limited,
-    extract(epoch FROM (job).updated_at - coalesce(lost_at, (job).due_at))::float8 AS waited_seconds,
-    lost_at IS NOT NULL AS is_recovered,
-    append_event(job, 'job.started')
-FROM claimed
+UPDATE job
+SET state = 'PROCESSING',
+    lease = job.lease + 1,
+    losses = job.losses + (job.worker_id IS NOT NULL)::int,
+    worker_id = $3,
+    lease_expires_at = clock_timestamp() + $4::float8 * interval '1 second',
+    deadline_at = clock_timestamp() + job.timeout_seconds * interval '1 second',
+    redispatch_at = clock_timestamp() + $4::float8 * interval '1 second',
+    dispatch_count = 0,
+    attempt = job.attempt + 1,
+    sequence = job.sequence + 1,
+    progress_percent = NULL,
+    progress_message = NULL,
+    error_code = NULL,
+    error = NULL,
+    started_at = coalesce(job.started_at, clock_timestamp()),
+    updated_at = clock_timestamp()
+FROM picked
+WHERE job.id = picked.id AND job.id = ANY ($1::uuid[])
+RETURNING
+    job.id, job.tenant_id, job.type, job.params, job.lease, job.attempt, job.failures, job.max_attempts,
+    job.timeout_seconds, job.sequence, job.progress_version,
+    job.concurrency_limit IS NOT NULL AS is_limited,
+    extract(epoch FROM job.updated_at - coalesce(picked.lost_at, job.due_at))::float8 AS waited_seconds,
+    picked.lost_at IS NOT NULL AS is_recovered
 
 -- due: name and lock jobs that are due, best rank first
 SELECT job.id
@@ -120,7 +113,10 @@ SELECT EXISTS (
 
 -- park: put off jobs over their limit; the end of one that runs frees them sooner
 UPDATE job
-SET redispatch_at = least(clock_timestamp() + $2::float8 * interval '1 second', job.expires_at)
+SET redispatch_at = least(
+    clock_timestamp() + $2::float8 * interval '1 second',
+    CASE WHEN job.state = 'PENDING' THEN job.expires_at END
+)
 FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS parked
 WHERE job.id = parked.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
 RETURNING job.id
@@ -135,12 +131,14 @@ FROM job
 WHERE id = ANY ($1::uuid[])
 
 -- renew: prolong the leases one worker still holds; a job left out of the answer is lost to it
--- No lease outlives its attempt's deadline by more than what keeping a result may take.
+-- No lease outlives its attempt's deadline by more than what keeping a result may take. One that has expired may be
+-- prolonged while nobody has claimed its job, unless it is limited: then its place may be taken already.
 WITH held AS (
     SELECT job.id
     FROM job
     JOIN unnest($1::uuid[], $2::bigint[]) AS asked (id, lease) USING (id, lease)
     WHERE job.id = ANY ($1::uuid[]) AND job.state = 'PROCESSING' AND job.worker_id = $3
+        AND (job.concurrency_limit IS NULL OR job.lease_expires_at > clock_timestamp())
     ORDER BY job.id
     FOR UPDATE OF job
 )
@@ -175,7 +173,7 @@ JOIN held USING (id, lease)
 WHERE job.id = held.id AND job.id = ANY ($1::uuid[])
 RETURNING job.id, job.sequence, job.progress_version
 
--- settle: end attempts that are still held, for good or until they are due again, with event and artifacts
+-- settle: end attempts that are still held, for good or until they are due again, with their artifacts
 -- A job that was asked to be canceled gets no further attempt.
 WITH asked AS (
     SELECT *
@@ -216,25 +214,22 @@ WITH asked AS (
         updated_at = clock_timestamp()
     FROM ruled
     WHERE job.id = ruled.id AND job.id = ANY ($1::uuid[])
-    RETURNING job
+    RETURNING
+        job.id, job.lease, job.sequence, job.progress_version, job.tenant_id, job.concurrency_limit, job.concurrency_key
 ), kept AS (
     INSERT INTO artifact (job_id, position, tenant_id, name, media_type, bytes, sha256, content, object_key)
     SELECT
-        (job).id, kept.position, (job).tenant_id, kept.name, kept.media_type, kept.bytes, kept.sha256,
+        settled.id, kept.position, settled.tenant_id, kept.name, kept.media_type, kept.bytes, kept.sha256,
         kept.content, kept.object_key
     FROM settled
     JOIN unnest(
         $9::uuid[], $10::smallint[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::bytea[], $16::text[]
     ) AS kept (job_id, position, name, media_type, bytes, sha256, content, object_key)
-        ON kept.job_id = (job).id
+        ON kept.job_id = settled.id
 )
 SELECT
-    (job).id, (job).lease, (job).sequence, (job).progress_version, (job).tenant_id,
-    CASE WHEN (job).concurrency_limit IS NOT NULL THEN (job).concurrency_key END AS concurrency_key,
-    append_event(
-        job,
-        CASE (job).state WHEN 'SUCCESS' THEN 'job.succeeded' WHEN 'FAILED' THEN 'job.failed' ELSE 'job.retrying' END
-    )
+    id, lease, sequence, progress_version, tenant_id,
+    CASE WHEN concurrency_limit IS NOT NULL THEN concurrency_key END AS concurrency_key
 FROM settled
 
 -- landed: those among these outcomes that stand in the rows already, because the answer of their commit was lost
@@ -271,7 +266,7 @@ WITH asked AS (
         updated_at = clock_timestamp()
     FROM asked
     WHERE job.id = asked.id AND job.id = $1 AND asked.is_open AND NOT asked.is_held
-    RETURNING job
+    RETURNING job.id, job.sequence, job.progress_version
 ), requested AS (
     UPDATE job
     SET cancel_requested_at = clock_timestamp(),
@@ -280,15 +275,13 @@ WITH asked AS (
     FROM asked
     WHERE job.id = asked.id AND job.id = $1 AND asked.is_open AND asked.is_held AND job.cancel_requested_at IS NULL
     RETURNING job.id, job.sequence, job.progress_version
-), logged AS (
-    SELECT (job).id, (job).sequence, (job).progress_version, append_event(job, 'job.failed') FROM ended
 )
 SELECT
-    coalesce(logged.sequence, requested.sequence) AS sequence,
-    coalesce(logged.progress_version, requested.progress_version) AS progress_version,
+    coalesce(ended.sequence, requested.sequence) AS sequence,
+    coalesce(ended.progress_version, requested.progress_version) AS progress_version,
     asked.is_open AND asked.is_held AS is_held
 FROM asked
-LEFT JOIN logged USING (id)
+LEFT JOIN ended USING (id)
 LEFT JOIN requested USING (id)
 
 -- strays: jobs among these that stand under this worker

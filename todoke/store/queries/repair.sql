@@ -9,29 +9,25 @@ WITH doomed AS (
     ORDER BY job.id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
-), ended AS (
-    UPDATE job
-    SET state = 'FAILED',
-        losses = job.losses + (job.worker_id IS NOT NULL)::int,
-        worker_id = NULL,
-        lease_expires_at = NULL,
-        redispatch_at = NULL,
-        error_code = doomed.code,
-        error = CASE doomed.code
-            WHEN 'EXPIRED' THEN 'the job was not started before it expired'
-            WHEN 'CANCELED' THEN 'the job was canceled'
-            ELSE 'the job was running on ' || (job.losses + 1) || ' workers that were lost'
-        END,
-        sequence = job.sequence + 1,
-        finished_at = clock_timestamp(),
-        updated_at = clock_timestamp()
-    FROM doomed
-    WHERE job.id = doomed.id AND job.id = ANY (ARRAY(SELECT id FROM doomed))
-    RETURNING job
 )
-SELECT
-    (job).id, (job).sequence, (job).progress_version, (job).error_code, append_event(job, 'job.failed')
-FROM ended
+UPDATE job
+SET state = 'FAILED',
+    losses = job.losses + (job.worker_id IS NOT NULL)::int,
+    worker_id = NULL,
+    lease_expires_at = NULL,
+    redispatch_at = NULL,
+    error_code = doomed.code,
+    error = CASE doomed.code
+        WHEN 'EXPIRED' THEN 'the job was not started before it expired'
+        WHEN 'CANCELED' THEN 'the job was canceled'
+        ELSE 'the job was running on ' || (job.losses + 1) || ' workers that were lost'
+    END,
+    sequence = job.sequence + 1,
+    finished_at = clock_timestamp(),
+    updated_at = clock_timestamp()
+FROM doomed
+WHERE job.id = doomed.id AND job.id = ANY (ARRAY(SELECT id FROM doomed))
+RETURNING job.id, job.sequence, job.progress_version, job.error_code
 
 -- count_overdue: how many jobs that were never started are due to be named, counted up to a bound
 SELECT count(*) AS overdue
@@ -58,7 +54,8 @@ UPDATE job
 SET dispatch_count = job.dispatch_count + 1,
     redispatch_at = least(
         clock_timestamp() + least(900, $2::float8 * 2 ^ least(job.dispatch_count, 16)) * interval '1 second',
-        job.expires_at
+        -- Only a job that was never started expires.
+        CASE WHEN job.state = 'PENDING' THEN job.expires_at END
     )
 WHERE job.id = ANY (ARRAY(SELECT id FROM overdue))
 RETURNING job.id
@@ -74,7 +71,10 @@ RETURNING job.id
 
 -- put_off: have a later sweep name these jobs, because the worker that got their hints cannot run them
 UPDATE job
-SET redispatch_at = least(clock_timestamp() + $2::float8 * interval '1 second', job.expires_at)
+SET redispatch_at = least(
+    clock_timestamp() + $2::float8 * interval '1 second',
+    CASE WHEN job.state = 'PENDING' THEN job.expires_at END
+)
 FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS unknown
 WHERE job.id = unknown.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
 RETURNING job.id
@@ -97,14 +97,14 @@ WITH open AS (
         updated_at = clock_timestamp()
     FROM open
     WHERE job.id = open.id AND job.id = ANY ($1::uuid[]) AND open.is_dead
-    RETURNING job
+    RETURNING job.id, job.sequence, job.progress_version
 ), named AS (
     UPDATE job
     SET redispatch_at = least(job.redispatch_at, clock_timestamp())
     FROM open
     WHERE job.id = open.id AND job.id = ANY ($1::uuid[]) AND NOT open.is_dead AND job.worker_id IS NULL
 )
-SELECT (job).id, (job).sequence, (job).progress_version, append_event(job, 'job.failed')
+SELECT id, sequence, progress_version
 FROM ended
 
 -- keep_letters: keep dead letters for a person to see; one that is kept already stays as it is
