@@ -4,11 +4,12 @@
     python -m tests.faults.at api    stop before todoke.store.ledger:Ledger.accept
     python -m tests.faults.at worker clock 3600
 
-kill and stop send this process SIGKILL or SIGSTOP at the N-th call of that async method: `before` it begins,
+kill and stop send this process SIGKILL or SIGSTOP at the N-th call of that async method: `before` it begins, `answer` is `done` with the API's answers held back until then,
 `after` it returned something other than nothing, or when it is `done`, whatever it returned. clock: time.time and datetime are that many seconds ahead, and
 SIGUSR1 moves them an hour forward, SIGUSR2 two hours back.
 """
 
+import asyncio
 import datetime
 import functools
 import importlib
@@ -40,6 +41,10 @@ def arm(action: str, when: str, target: str, nth: int) -> None:
 
     @functools.wraps(original)
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if when == "answer" and _says_something(args):
+            answer = await original(*args, **kwargs)
+            strike()
+            return answer
         if when == "before" and _says_something(args):
             strike()
         answer = await original(*args, **kwargs)
@@ -48,6 +53,32 @@ def arm(action: str, when: str, target: str, nth: int) -> None:
         return answer
 
     setattr(owner, name, wrapped)
+    if when == "answer":
+        hold_answers()
+
+
+def hold_answers() -> None:
+    """Let no submit of this API be answered before the fault has struck."""
+    from fastapi import FastAPI
+
+    import service.__main__ as front
+    import service.app
+
+    real = service.app.create_app
+
+    def create_app(settings: Any) -> FastAPI:
+        app = real(settings)
+
+        @app.middleware("http")
+        async def hold(request: Any, call_next: Callable[[Any], Any]) -> Any:
+            answer = await call_next(request)
+            if request.method == "POST":
+                await asyncio.sleep(30)
+            return answer
+
+        return app
+
+    service.app.create_app = front.create_app = create_app
 
 
 def shift(seconds: float) -> None:
