@@ -7,6 +7,7 @@ import structlog
 
 from notifier.app import run
 from todoke.model.errors import InvalidInput
+from todoke.runtime.metrics import shown_on
 from todoke.runtime.settings import load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 
@@ -20,7 +21,8 @@ def main() -> int:
         configure_logging("notifier", settings.log_level)
         for name in unknown_variables():
             log.warning("settings.unknown", variable=name)
-        asyncio.run(run(settings))
+        with shown_on(settings.metrics_port):
+            asyncio.run(run(settings))
     except InvalidInput as error:
         print(f"todoke notifier: {error}", file=sys.stderr)  # noqa: T201 - logging may not be up yet
         return 2

@@ -11,6 +11,7 @@ from notifier.sender import Sender
 from notifier.transport import VettedTransport
 from todoke.model.delivery import Delivery
 from todoke.runtime.lifecycle import running, stop_signals
+from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
 from todoke.store.bell import Bell
 from todoke.store.database import Database
@@ -24,7 +25,7 @@ CONNECTIONS_MAX = 4
 
 async def run(settings: Settings) -> None:
     """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for a signing secret that is none."""
-    async with stop_signals() as stopping:
+    async with stop_signals() as stopping, watched_loop():
         # A secret set to nothing is none, as compose files spell it.
         secret = settings.signing_secret.get_secret_value() if settings.signing_secret else ""
         if not secret:

@@ -12,6 +12,7 @@ from service.dispatcher import Dispatcher
 from service.guard import Guard
 from service.hub import Hub
 from service.links import Links
+from service.routes.control import ControlRoutes
 from service.routes.events import EventRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
@@ -24,6 +25,7 @@ from todoke.model.job import Accepted, NewJob
 from todoke.queue.sqs import SqsQueue
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
+from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
@@ -48,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(queue.close)
             stack.callback(blobs.close)
+            await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(database)
             await stack.enter_async_context(running(hub.run()))
             yield
@@ -59,11 +62,12 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
     )
-    submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX), dispatcher, links)
-    router = APIRouter()
-    for job_type in load_catalog(settings.jobs).values():
+    submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links)
+    router, catalog = APIRouter(), load_catalog(settings.jobs)
+    for job_type in catalog.values():
         submit.add_to(router, job_type)
     JobRoutes(reader, links).add_to(router)
+    ControlRoutes(ledger, reader, links, submit, catalog, settings.losses_max).add_to(router)
     EventRoutes(reader, hub, settings.stream_heartbeat_seconds).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
     HealthRoutes(hub).add_to(router)

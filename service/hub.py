@@ -101,8 +101,9 @@ class Hub:
                 await self._read_epoch()
                 for start in range(0, len(batch), TOPICS_PER_READ):
                     await self._read(batch[start : start + TOPICS_PER_READ])
-            except Unavailable as error:
-                log.warning("hub.blind", reason=str(error))
+            except Exception as error:
+                # Whatever a server says while it goes or comes: the log is read again, or every stream would end.
+                log.warning("hub.blind", reason=str(error) or repr(error))
                 self._dirty.update(topic.job_id for topic in batch)
                 await asyncio.sleep(DEAF_SWEEP_SECONDS)
                 self._work.set()

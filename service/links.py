@@ -24,6 +24,11 @@ class Links:
         return f"/jobs/{job_id}/events"
 
     @staticmethod
+    def cancel_path(job_id: UUID) -> str:
+        """Where a job is canceled, by POST."""
+        return f"/jobs/{job_id}/cancel"
+
+    @staticmethod
     def result_path(job_id: UUID) -> str:
         """Where a job's result is fetched."""
         return f"/jobs/{job_id}/result"

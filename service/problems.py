@@ -1,5 +1,6 @@
 """Every error answer as application/problem+json (RFC 9457). `detail` keeps the words legacy clients know."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -9,13 +10,16 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from todoke.model.errors import (
+    Gone,
     InvalidInput,
     KeyReused,
     NoResult,
     NotFinished,
     NotFound,
     Refused,
+    ResultExpired,
     TodokeError,
+    TypeUnknown,
     Unavailable,
 )
 
@@ -27,6 +31,9 @@ STATUS_OF: dict[type[TodokeError], int] = {
     NotFound: 404,
     NotFinished: 409,
     NoResult: 409,
+    TypeUnknown: 409,
+    Gone: 410,
+    ResultExpired: 410,
 }
 UNAVAILABLE_SECONDS = "2"
 # By hand, because http.HTTPStatus words 413 and 422 differently from one Python to the next.
@@ -36,6 +43,7 @@ TITLES = {
     404: "Not Found",
     405: "Method Not Allowed",
     409: "Conflict",
+    410: "Gone",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     421: "Misdirected Request",
@@ -47,13 +55,17 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One error answer. `code` is stable and documented; `errors` holds {pointer, detail} of each bad value."""
+    """One error answer. `code` is stable and documented; `errors` holds {pointer, detail} of each bad value.
+
+    members: more of the body, for this code.
+    """
 
     status: int
     code: str
     detail: str
     errors: tuple[dict[str, str], ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
+    members: Mapping[str, object] = field(default_factory=dict)
 
     def response(self) -> Response:
         """As HTTP."""
@@ -63,6 +75,7 @@ class Problem:
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
+            **self.members,
         }
         if self.errors:
             body["errors"] = list(self.errors)
@@ -102,7 +115,7 @@ async def _on_problem(_request: Request, error: Exception) -> Response:
 async def _on_refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     errors = error.errors if isinstance(error, InvalidInput) else ()
-    return Problem(STATUS_OF[type(error)], error.code, str(error), errors).response()
+    return Problem(STATUS_OF[type(error)], error.code, str(error), errors, members=error.members).response()
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:

@@ -12,12 +12,14 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from service.problems import Problem, ProblemError, mistake
-from todoke.jobs.catalog import JobType
+from todoke.jobs.catalog import PRIORITY_MAX, JobType
 from todoke.model import event
 from todoke.model.errors import InvalidInput
 
 METADATA_BYTES_MAX = 2048
 ERRORS_MAX = 100
+DELAY_SECONDS_MAX = 30 * 24 * 3600
+EXPIRES_SECONDS_MAX = 365 * 24 * 3600
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed"]
@@ -38,6 +40,26 @@ class Submission(BaseModel):
         None, description=f"Echoed in status, events and webhooks; at most {METADATA_BYTES_MAX} bytes of JSON."
     )
 
+    delay_seconds: float = Field(
+        0, alias="delaySeconds", ge=0, le=DELAY_SECONDS_MAX, description="The job is due this long after its submit."
+    )
+    timeout_seconds: float | None = Field(
+        None, alias="timeoutSeconds", gt=0, description="One attempt may run this long; at most what the job type says."
+    )
+    priority: int | None = Field(
+        None,
+        ge=-PRIORITY_MAX,
+        le=PRIORITY_MAX,
+        description="Higher is sooner; one step is worth a minute of waiting. Default: the job type's.",
+    )
+    expires_seconds: float | None = Field(
+        None,
+        alias="expiresSeconds",
+        gt=0,
+        le=EXPIRES_SECONDS_MAX,
+        description="A job not started this long after it was due fails with EXPIRED. Default: the job type's.",
+    )
+
     @field_validator("metadata")
     @classmethod
     def _small(cls, value: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
@@ -55,7 +77,11 @@ def submission_model(job_type: JobType) -> type[Submission]:
     name = "".join(word.capitalize() for word in job_type.name.split("-")) + "Submission"
     may_be_absent = not any(item.is_required() for item in job_type.params.model_fields.values())
     default = Field(default_factory=job_type.params) if may_be_absent else Field()
-    return create_model(name, __base__=Submission, params=(job_type.params, default))
+    inherited = Submission.model_fields["timeout_seconds"]
+    timeout = Field(None, alias=inherited.alias, gt=0, le=job_type.timeout, description=inherited.description)
+    return create_model(
+        name, __base__=Submission, params=(job_type.params, default), timeout_seconds=(float | None, timeout)
+    )
 
 
 def parse_submission(model: type[Submission], body: bytes, content_type: str) -> Submission:

@@ -1,4 +1,4 @@
-"""The command line: the desk, the demo, each part alone, and what is in force."""
+"""The command line: the desk, the demo, each part alone, what operators do, and what is in force."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from todoke.model.errors import TodokeError
+from todoke.operator import commands, dead_letters
 from todoke.runtime.settings import Settings, load_settings, variable_names
 
 app = typer.Typer(
@@ -16,6 +17,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(commands.jobs, name="jobs")
+app.command()(commands.workers)
+app.add_typer(dead_letters.commands, name="dlq")
 
 Port = Annotated[int, typer.Option(help="Port of the API; 0 picks a free one.", min=0, max=65535)]
 State = Annotated[Path, typer.Option("--state", help="Folder that keeps the data of the embedded parts.")]

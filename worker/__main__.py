@@ -6,22 +6,28 @@ import sys
 import structlog
 
 from todoke.model.errors import InvalidInput
+from todoke.runtime.metrics import shown_on
 from todoke.runtime.settings import load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 from worker.app import run
 from worker.process import StartFailed
+from worker.processes import adopt_orphans, hide
 
 log = structlog.get_logger()
 
 
 def main() -> int:
     """Work until SIGTERM. Exit code 2: the settings or the job modules do not allow to start."""
+    # Job code runs as the same user; our environment and memory hold every secret.
+    hide()
+    adopt_orphans()
     try:
         settings = load_settings()
         configure_logging("worker", settings.log_level)
         for name in unknown_variables():
             log.warning("settings.unknown", variable=name)
-        asyncio.run(run(settings))
+        with shown_on(settings.metrics_port):
+            asyncio.run(run(settings))
     except (InvalidInput, StartFailed) as error:
         print(f"todoke worker: {error}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
         return 2

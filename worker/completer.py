@@ -8,9 +8,10 @@ from uuid import UUID
 import structlog
 
 from todoke.model.errors import Unavailable
-from todoke.model.job import Outcome, Progress, State
+from todoke.model.job import Attempt, Outcome, Progress, State
 from todoke.runtime.batcher import Batcher
 from worker.ending import WORKER_FAULT
+from worker.held import Held
 
 log = structlog.get_logger()
 
@@ -25,18 +26,28 @@ Told = TypeVar("Told", Outcome, Progress)
 
 
 class Completer:
-    """`settle` and `report` are the ledger's, for this worker. `forget` deletes a message, `show` returns it."""
+    """`settle` and `report` are the ledger's, for this worker. `forget` deletes a message, `show` returns it.
 
-    def __init__(self, settle: Settle, report: Report, forget: LetGo, show: LetGo) -> None:
+    `settled` hears of every attempt whose end stands.
+    """
+
+    def __init__(
+        self,
+        settle: Settle,
+        report: Report,
+        forget: LetGo,
+        show: LetGo,
+        settled: Callable[[Attempt], None] = lambda _attempt: None,
+    ) -> None:
         self._settling: Batcher[Outcome, bool] = Batcher(lambda batch: _newest_alone(settle, batch), BATCH_MAX)
         self._reporting: Batcher[Progress, bool] = Batcher(lambda batch: _newest_alone(report, batch), BATCH_MAX)
-        self._forget, self._show = forget, show
+        self._forget, self._show, self._told = forget, show, settled
 
     async def report(self, progress: Progress) -> bool:
         """Store progress. False: the lease is no longer ours. Raises Unavailable."""
         return await self._reporting.put(progress)
 
-    async def settle(self, outcome: Outcome, receipt: str) -> bool:
+    async def settle(self, outcome: Outcome, held: Held) -> bool:
         """Record how an attempt ended, however long PostgreSQL is away. False: the lease is no longer ours.
 
         An outcome that cannot be stored as it is ends the job as FAILED with WORKER_FAULT.
@@ -48,7 +59,9 @@ class Completer:
             words = "the outcome of the job could not be recorded"
             is_ours = await self._settled(Outcome(outcome.id, outcome.lease, State.FAILED, WORKER_FAULT, words))
         if is_ours:
-            self._let_go(outcome, receipt)
+            if held.receipt is not None:
+                self._let_go(outcome, held.receipt)
+            self._told(held.attempt)
         return is_ours
 
     def _let_go(self, outcome: Outcome, receipt: str) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from todoke.jobs.context import Json
-from worker.ending import clean
+from worker.artifact import ARTIFACTS_MAX, RESULT_NAME, check_artifact
+from worker.ending import MESSAGE_CHARACTERS_MAX, clean
+from worker.stopping import Stop
 
-MESSAGE_CHARACTERS_MAX = 200
-NAME_CHARACTERS_MAX = 200
-ARTIFACTS_MAX = 100
-RESULT_NAME = "result.json"
 PAUSE_SECONDS = 0.1
 
-MEDIA_TYPE = re.compile(r"[\x21-\x7e]+/[\x20-\x7e]+")
-CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-
 Send = Callable[[dict[str, Any]], None]
+Ask = Callable[[str, str], Sequence[Mapping[str, Json]]]
 
 
 class Ticker:
@@ -71,16 +66,16 @@ class Ticker:
 class Context:
     """One attempt's JobContext. `ask` puts a question to the supervisor and waits for its answer."""
 
-    def __init__(
-        self, frame: Mapping[str, Any], ticker: Ticker, ask: Callable[[str, str], Sequence[Mapping[str, Json]]]
-    ) -> None:
+    def __init__(self, frame: Mapping[str, Any], ticker: Ticker, ask: Ask, stop: Stop) -> None:
         self._key: str = frame["attempt"]
         self._job_id: str = frame["jobId"]
         self._number: int = frame["number"]
         self._root = Path(frame["folder"])
         self._ticker = ticker
         self._ask = ask
+        self._stop = stop
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._attached: dict[str, tuple[str, Path]] = {}
 
     @property
@@ -98,18 +93,27 @@ class Context:
         """An empty directory of this attempt's own, removed when the attempt ends."""
         return self._made("work")
 
+    @property
+    def canceled(self) -> bool:
+        """Whether the attempt is to stop."""
+        return self._stop.is_asked
+
     def progress(self, percent: float, message: str = "") -> None:
-        """Never waits. Raises ValueError when `percent` is no number."""
+        """Never waits. Raises ValueError when `percent` is no number, Canceled once the attempt is to stop."""
+        self._stop.check()
         value = float(percent)
         if math.isnan(value):
             raise ValueError("progress: percent is not a number")
-        self._ticker.tell(self._key, min(max(value, 0.0), 100.0), clean(str(message), MESSAGE_CHARACTERS_MAX))
+        said = clean(str(message), MESSAGE_CHARACTERS_MAX)
+        with self._stop.hold:
+            self._ticker.tell(self._key, min(max(value, 0.0), 100.0), said)
+        self._stop.check()
 
     def attach(self, name: str, content: bytes | Path, media_type: str) -> None:
         """Raises ValueError for a name or media type that cannot be kept, TypeError for other content."""
-        _check_name(name)
-        if not MEDIA_TYPE.fullmatch(media_type):
-            raise ValueError(f"artifact {name!r}: {media_type!r} is no media type")
+        check_artifact(name, media_type)
+        if name == RESULT_NAME:
+            raise ValueError(f"artifact name {name!r} is kept for what the job function returns")
         with self._lock:
             if name in self._attached:
                 raise ValueError(f"artifact {name!r} is attached already")
@@ -118,8 +122,11 @@ class Context:
             self._attached[name] = (media_type, self._content(content, len(self._attached)))
 
     def activity(self) -> Sequence[Mapping[str, Json]]:
-        """The newest jobs of this job's own tenant; see JobContext."""
-        return self._ask(self._key, "activity")
+        """The newest jobs of this job's own tenant; see JobContext. Raises Canceled like `progress`."""
+        self._stop.check()
+        # The supervisor takes one question of an attempt at a time.
+        with self._asking:
+            return self._ask(self._key, "activity")
 
     def hand_over(self, result: bytes, inline_bytes_max: int) -> list[dict[str, Any]]:
         """Put everything made where the supervisor reads it; the descriptions are in order. Raises OSError."""
@@ -150,15 +157,6 @@ class Context:
         folder = self._root / name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
-
-
-def _check_name(name: str) -> None:
-    if not name.strip() or name in (".", "..") or len(name) > NAME_CHARACTERS_MAX:
-        raise ValueError(f"artifact name {str(name)[:80]!r}: give 1 to {NAME_CHARACTERS_MAX} characters")
-    if "/" in name or "\\" in name or CONTROL.search(name):
-        raise ValueError(f"artifact name {name!r}: no slash, backslash or control character")
-    if name == RESULT_NAME:
-        raise ValueError(f"artifact name {name!r} is kept for what the job function returns")
 
 
 def _settle(source: Path, place: Path) -> None:

@@ -10,12 +10,15 @@ from todoke.model.job import Artifact, Attempt, Outcome, State
 from todoke.model.retry import backoff
 
 TEXT_CHARACTERS_MAX = 2000
+MESSAGE_CHARACTERS_MAX = 200
 RETRY_SECONDS_MAX = 24 * 3600.0
 CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 JOB_ERROR = "JOB_ERROR"
 TIMEOUT = "TIMEOUT"
 CHILD_DIED = "CHILD_DIED"
+MEMORY_LIMIT = "MEMORY_LIMIT"
+CANCELED = "CANCELED"
 PARAMS_INVALID = "PARAMS_INVALID"
 RESULT_INVALID = "RESULT_INVALID"
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
@@ -88,7 +91,7 @@ def outcome(attempt: Attempt, ending: Final) -> Outcome:
         case Stored(artifacts):
             return Outcome(attempt.id, attempt.lease, State.SUCCESS, artifacts=artifacts)
         case Failed(code, message):
-            return _ended(attempt, State.FAILED, code, message, is_charged=True)
+            return _ended(attempt, State.FAILED, code, message, is_charged=code != CANCELED)
         case Errored(code, message, after):
             failures = attempt.failures + 1
             if failures >= attempt.max_attempts:
@@ -102,7 +105,8 @@ def outcome(attempt: Attempt, ending: Final) -> Outcome:
 
 def clean(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
     """Text PostgreSQL takes: no NUL, no lone surrogate, not too long."""
-    text = text.replace("\x00", "").encode("utf-8", "replace").decode()
+    # What is far too long is cut first, so that a huge text costs no more than a long one.
+    text = text[: 2 * characters_max].replace("\x00", "").encode("utf-8", "replace").decode()
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
 
 

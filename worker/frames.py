@@ -30,17 +30,17 @@ def decode(payload: bytes) -> Frame:
     """The frame in these bytes. Raises BrokenFrame."""
     try:
         frame = json.loads(payload)
-    except ValueError as error:
-        raise BrokenFrame(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenFrame(f"{type(error).__name__}: {error}"[:200]) from error
     if not isinstance(frame, dict):
         raise BrokenFrame("not an object")
     return frame
 
 
-async def receive(reader: asyncio.StreamReader) -> Frame | None:
-    """The next frame, or None when the other side has closed. Raises BrokenFrame."""
+async def receive(reader: asyncio.StreamReader, bytes_max: int) -> Frame | None:
+    """The next frame, or None when the other side has closed. Raises BrokenFrame, also for one that is too large."""
     try:
-        length = _checked(await reader.readexactly(LENGTH.size))
+        length = _checked(await reader.readexactly(LENGTH.size), bytes_max)
         return decode(await reader.readexactly(length))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
@@ -60,9 +60,9 @@ def write(descriptor: int, frame: Frame) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _checked(head: bytes) -> int:
+def _checked(head: bytes, bytes_max: int = FRAME_BYTES_MAX) -> int:
     length: int = LENGTH.unpack(head)[0]
-    if length > FRAME_BYTES_MAX:
+    if length > bytes_max:
         raise BrokenFrame(f"a frame of {length} bytes")
     return length
 

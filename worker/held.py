@@ -11,11 +11,15 @@ from worker.ending import Ending
 
 @dataclass(eq=False)
 class Held:
-    """A claimed attempt with the message that named it. `extended_at`: monotonic, when the message was last hidden."""
+    """A claimed attempt with the message that led to it. `extended_at`: monotonic, when that was last hidden.
+
+    receipt: None when the attempt was claimed straight from PostgreSQL.
+    """
 
     attempt: Attempt
-    receipt: str
+    receipt: str | None
     extended_at: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     interruption: "asyncio.Future[Ending]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property

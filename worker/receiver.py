@@ -1,23 +1,28 @@
 """Taking hints from the queue: never more than there are free slots, claimed together, each told what becomes of it."""
 
 import asyncio
+import contextlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from todoke.model.errors import Unavailable
 from todoke.model.job import Attempt
 from todoke.queue.port import BATCH_MAX, Message
 from todoke.runtime.batcher import Batcher
-from worker.hints import Fate, Hints
+from worker.hints import Answer, Fate, Hide, Hints
 from worker.messages import Messages
+from worker.outage import Outage
 from worker.slots import Slots
 
 log = structlog.get_logger()
 
 POLLS_MAX = 4
-CLAIM_BATCH_MAX = 100
-HIDE_SECONDS = 3
+CLAIM_POLLS_MAX = 10
+# What a poll still brings during an outage of PostgreSQL waits this long before it is returned.
+HOLD_SECONDS = 20.0
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -27,8 +32,9 @@ Receive = Callable[[int], Awaitable[list[Message]]]
 class Receiver:
     """One long poll while the queue is quiet, up to four while it answers in full.
 
-    `start` begins an attempt, which gives its slot back itself. `is_reachable` raises Unavailable while PostgreSQL
-    is away: then nothing is received, so that no message is counted as received for nothing.
+    `start` begins an attempt, which gives its slot back itself. `make_sure` raises Unavailable while PostgreSQL
+    is away: then nothing is received, so that no message is counted as received for nothing. While the queue is away,
+    as `outage` has it, nobody polls: that would only hold slots.
     """
 
     def __init__(
@@ -39,11 +45,14 @@ class Receiver:
         slots: Slots,
         messages: Messages,
         start: Callable[[Attempt, Message], None],
-        is_reachable: Callable[[], Awaitable[object]],
+        make_sure: Callable[[], Awaitable[object]],
+        outage: Outage,
     ) -> None:
         self._receive, self._slots, self._messages = receive, slots, messages
-        self._start, self._is_reachable = start, is_reachable
-        self._resolving: Batcher[Message, Attempt | Fate] = Batcher(hints.resolve, CLAIM_BATCH_MAX)
+        self._start, self._make_sure, self._outage = start, make_sure, outage
+        self._resolving: Batcher[Sequence[Message], list[Answer]] = Batcher(
+            lambda polls: _resolved(hints, polls), CLAIM_POLLS_MAX
+        )
         self._always, self._busy, self._reachable = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._always.set()
         self._away = asyncio.Event()
@@ -72,7 +81,7 @@ class Receiver:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                await self._is_reachable()
+                await self._make_sure()
                 self._away.clear()
                 self._reachable.set()
                 pause = FIRST_PAUSE_SECONDS
@@ -87,6 +96,7 @@ class Receiver:
         while True:
             await gate.wait()
             await self._reachable.wait()
+            await self._outage.present.wait()
             room = await self._slots.take(BATCH_MAX)
             # A poll cannot be called back: when we are canceled it goes on, and what it brings is given back.
             poll = asyncio.create_task(self._poll(room))
@@ -103,8 +113,13 @@ class Receiver:
 
     async def _poll(self, room: int) -> None:
         messages: list[Message] = []
+        began = time.monotonic()
         try:
             messages = await self._receive(room)
+            self._outage.answered()
+        except Unavailable:
+            self._outage.failed(began)
+            raise
         finally:
             self._slots.give(room - len(messages))
         if len(messages) == BATCH_MAX:
@@ -117,33 +132,46 @@ class Receiver:
             task.add_done_callback(self._open.discard)
 
     async def _take(self, messages: Sequence[Message]) -> None:
-        if self._is_stopping:
+        if not self._reachable.is_set():
+            # Returned at once, polls under way would receive them again and again.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOLD_SECONDS):
+                    await self._reachable.wait()
+        if self._is_stopping or not self._reachable.is_set():
             self._return(messages)
             return
-        answers = await asyncio.gather(*map(self._resolving.put, messages), return_exceptions=True)
+        try:
+            answers = await self._resolving.put(messages)
+        except Exception as error:
+            self._reachable.clear()
+            self._away.set()
+            log.warning("hint.unclaimed", count=len(messages), reason=str(error) or repr(error))
+            self._return(messages)
+            return
         for message, answer in zip(messages, answers, strict=True):
             if isinstance(answer, Attempt):
                 self._start(answer, message)
-            elif isinstance(answer, Fate):
+            else:
                 self._slots.give(1)
                 self._let_go(message, answer)
-            else:
-                self._reachable.clear()
-                self._away.set()
-                log.warning("hint.unclaimed", reason=str(answer) or repr(answer))
-                self._return([message])
 
-    def _let_go(self, message: Message, fate: Fate) -> None:
+    def _let_go(self, message: Message, fate: Fate | Hide) -> None:
         match fate:
             case Fate.FORGET | Fate.PUT_OFF:
                 self._messages.forget(message.receipt)
-            case Fate.HIDE:
-                self._messages.hide(message.receipt, HIDE_SECONDS)
+            case Hide(seconds):
+                self._messages.hide([message.receipt], seconds)
 
     def _return(self, messages: Sequence[Message]) -> None:
         for message in messages:
             self._slots.give(1)
             self._messages.show(message.receipt)
+
+
+async def _resolved(hints: Hints, polls: Sequence[Sequence[Message]]) -> list[list[Answer]]:
+    """One claim for what several polls brought."""
+    answers = iter(await hints.resolve([message for messages in polls for message in messages]))
+    return [[next(answers) for _ in messages] for messages in polls]
 
 
 def _jittered(seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import structlog
 from todoke.model.errors import Unavailable
 from todoke.model.job import Attempt, Outcome
 from todoke.queue.port import Message
+from worker import measures
 from worker.ending import WORKER_FAULT, Ending, Errored, Lost, Made, Returned, outcome
 from worker.held import Held
 from worker.process import Order
@@ -23,7 +25,8 @@ ANSWER_AGAIN_SECONDS = 1.0
 
 Run = Callable[[Order], Awaitable[Ending]]
 Keep = Callable[[Attempt, tuple[Made, ...]], Awaitable[Ending]]
-Settle = Callable[[Outcome, str], Awaitable[bool]]
+Settle = Callable[[Outcome, Held], Awaitable[bool]]
+Recorded = Callable[[Attempt, Outcome, bool], None]
 Activity = Callable[[str, int], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
@@ -37,11 +40,13 @@ class Runner:
         keep: Keep,
         report: Report,
         settle: Settle,
+        recorded: Recorded,
         activity: Activity,
         freed: Callable[[], None],
         scratch: Path,
     ) -> None:
         self._run, self._keep, self._report, self._settle = run, keep, report, settle
+        self._recorded = recorded
         self._activity, self._freed, self._scratch = activity, freed, scratch
         self._held: dict[tuple[object, int], Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,10 +56,11 @@ class Runner:
         """The attempts in work, settled ones not."""
         return list(self._held.values())
 
-    def start(self, attempt: Attempt, message: Message) -> None:
-        """Begin an attempt that has a slot; it ends by itself."""
-        held = Held(attempt, message.receipt)
+    def start(self, attempt: Attempt, message: Message | None) -> None:
+        """Begin an attempt that has a slot, and a message unless it was claimed without; it ends by itself."""
+        held = Held(attempt, message.receipt if message else None)
         self._held[held.key] = held
+        measures.started(attempt)
         task = asyncio.create_task(self._attempt(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -95,11 +101,18 @@ class Runner:
     async def _record(self, held: Held, ending: Ending) -> None:
         attempt = held.attempt
         assert not isinstance(ending, Returned)
+        is_ours = not isinstance(ending, Lost) and await self._settled(held, outcome(attempt, ending))
+        measures.ended(attempt, ending, time.monotonic() - held.started_at, is_ours=is_ours)
         told = {"job_id": str(attempt.id), "type": attempt.type, "attempt": attempt.number, "lease": attempt.lease}
-        if isinstance(ending, Lost) or not await self._settle(outcome(attempt, ending), held.receipt):
+        if not is_ours:
             log.warning("attempt.lost", **told, ending=type(ending).__name__)
             return
         log.info("attempt.settled", **told, ending=type(ending).__name__, code=getattr(ending, "code", None))
+
+    async def _settled(self, held: Held, outcome: Outcome) -> bool:
+        is_ours = await self._settle(outcome, held)
+        self._recorded(held.attempt, outcome, is_ours)
+        return is_ours
 
     def _order(self, held: Held, reporter: Reporter, folder: Path) -> Order:
         attempt = held.attempt

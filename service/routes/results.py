@@ -8,9 +8,9 @@ from fastapi.responses import RedirectResponse, Response
 from service.identity import Identity, identify
 from service.routes.jobs import find
 from todoke.blobs.port import Blobs
-from todoke.model.errors import NoResult, NotFinished, NotFound
+from todoke.model.errors import NoResult, NotFinished, NotFound, ResultExpired
 from todoke.model.job import Artifact, State
-from todoke.store.reading import Reader
+from todoke.store.reading import Reader, Status
 from todoke.wire.disposition import disposition
 
 LINK_SECONDS = 900
@@ -43,6 +43,8 @@ class ResultRoutes:
             raise NoResult("job not finished")
         if status.state is not State.SUCCESS:
             raise NotFinished("job not finished")
+        if status.result_expired_at is not None:
+            raise ResultExpired("the result has expired", _remains(status))
         artifacts = await self._reader.artifacts(status.job_id, identity.tenant_id)
         return await self._answer(_choose(artifacts, artifact), inline=inline)
 
@@ -72,3 +74,8 @@ def _choose(artifacts: list[Artifact], name: str | None) -> Artifact:
         if name is None or artifact.name == name:
             return artifact
     raise NotFound("artifact not found")
+
+
+def _remains(status: Status) -> dict[str, object]:
+    known = {name: status.story[name] for name in ("jobId", "jobType", "status", "finishedAt")}
+    return {**known, "resultExpiredAt": status.result_expired_at}

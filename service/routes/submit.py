@@ -12,8 +12,8 @@ from service.identity import identify
 from service.links import Links
 from service.submission import Submission, digest, parse_key, parse_submission, read_body, submission_model
 from todoke.jobs.catalog import JobType
+from todoke.jobs.terms import Extras, Terms, new_job
 from todoke.model.errors import InvalidInput, KeyReused
-from todoke.model.ids import new_id
 from todoke.model.job import Accepted, NewJob
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
@@ -60,46 +60,45 @@ class SubmitRoutes:
         async def submit(request: Request) -> Response:
             body = await read_body(request, self._settings.body_bytes_max)
             submission = parse_submission(model, body, request.headers.get("content-type", ""))
-            job = await self._job(request, job_type, submission, body)
-            answer = await self._batcher.put(job)
-            if isinstance(answer, KeyReused):
-                raise answer
-            if not answer.is_replay:
-                self._dispatcher.hint(answer.id)
-            return self._accepted(answer)
+            return await self.accept(await self._job(request, job_type, submission, body))
 
         return submit
+
+    async def accept(self, job: NewJob) -> Response:
+        """Keep the job and answer 202; its hint follows, unless it is due later. Raises KeyReused, Unavailable."""
+        answer = await self._batcher.put(job)
+        if isinstance(answer, KeyReused):
+            raise answer
+        # The first hint of a job that is due later comes from the sweep.
+        if not answer.is_replay and not job.delay_seconds:
+            self._dispatcher.hint(answer.id)
+        return self._accepted(answer)
 
     async def _job(self, request: Request, job_type: JobType, submission: Submission, body: bytes) -> NewJob:
         identity = await identify(request)
         key = parse_key(request.headers.get("idempotency-key"))
-        self._check_callback(submission)
+        self.check_callback(submission.callback_url)
         params = getattr(submission, "params")  # noqa: B009 - a field each type's own model adds
-        has_metadata = submission.metadata is not None
-        return NewJob(
-            id=new_id(),
-            tenant_id=identity.tenant_id,
-            type=job_type.name,
-            params=params.model_dump_json(by_alias=True, exclude_unset=True),
-            max_attempts=job_type.max_attempts,
-            timeout_seconds=job_type.timeout,
-            metadata=_json_text(submission.metadata) if has_metadata else None,
+        terms = Terms(
+            submission.delay_seconds, submission.timeout_seconds, submission.priority, submission.expires_seconds
+        )
+        extras = Extras(
+            metadata=_json_text(submission.metadata) if submission.metadata is not None else None,
             callback_url=submission.callback_url,
-            callback_events=submission.callback_events if submission.callback_url else (),
+            callback_events=submission.callback_events,
             idempotency_key=key,
             request_digest=digest(body) if key else None,
         )
+        losses_max = self._settings.losses_max
+        return new_job(job_type, identity.tenant_id, params, terms, extras, losses_max=losses_max)
 
-    def _check_callback(self, submission: Submission) -> None:
-        if submission.callback_url is None:
+    def check_callback(self, url: str | None) -> None:
+        """Raises InvalidInput for a callback URL this service does not call."""
+        if url is None:
             return
         if self._settings.signing_secret is None:
             raise InvalidInput("callbackUrl: this service has no signing secret yet; set TODOKE_SIGNING_SECRET")
-        check_url(
-            submission.callback_url,
-            allowed_hosts=self._settings.callback_hosts,
-            allow_loopback=self._settings.desk_mode,
-        )
+        check_url(url, allowed_hosts=self._settings.callback_hosts, allow_loopback=self._settings.desk_mode)
 
     def _accepted(self, answer: Accepted) -> Response:
         links = self._links
@@ -108,6 +107,7 @@ class SubmitRoutes:
             "statusUrl": links.status_path(answer.id),
             "eventsUrl": links.absolute(links.events_path(answer.id)),
             "resultUrl": links.absolute(links.result_path(answer.id)),
+            "cancelUrl": links.absolute(links.cancel_path(answer.id)),
         }
         headers = {"Location": links.status_path(answer.id), "Retry-After": str(RETRY_AFTER_SECONDS)}
         if answer.is_replay:

@@ -3,6 +3,8 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import boto3
 import pytest
@@ -145,3 +147,60 @@ async def _all(queue: SqsQueue, count: int):  # type: ignore[no-untyped-def]
             for message in await queue.receive(10, 1):
                 got += 1
                 yield message
+
+
+async def test_what_a_batch_left_undone_is_asked_for_again(queue: SqsQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQS answers 200 and does a part only; the stub does what is asked but for some entries of the first call."""
+    real = queue._sqs._make_api_call
+    asked: list[list[str]] = []
+
+    def partly(operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        if "Entries" not in request:
+            return real(operation, request)
+        entries = request["Entries"]
+        asked.append([entry["Id"] for entry in entries])
+        left = [entry["Id"] for entry in entries if len(asked) == 1 and entry["Id"] in ("1", "3")]
+        done = [entry for entry in entries if entry["Id"] not in left]
+        answer = real(operation, {**request, "Entries": done})
+        failed = [{"Id": key, "Code": "InternalError", "SenderFault": False} for key in left]
+        return {**answer, "Failed": [*answer.get("Failed", []), *failed]}
+
+    monkeypatch.setattr(queue._sqs, "_make_api_call", partly)
+    jobs = [new_id() for _ in range(4)]
+    assert await queue.send(jobs) == []
+    got = [message async for message in _all(queue, 4)]
+    assert {message.job_id for message in got} == set(jobs)
+    assert asked == [["0", "1", "2", "3"], ["1", "3"]]
+    asked.clear()
+    await queue.defer([message.receipt for message in got], 0)
+    again = [message async for message in _all(queue, 4)]
+    assert [len(keys) for keys in asked] == [4, 2]
+    asked.clear()
+    await queue.delete([message.receipt for message in again])
+    assert [len(keys) for keys in asked] == [4, 2]
+    assert await queue.depth() == 0
+
+
+async def test_what_stays_undone_is_told(queue: SqsQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def never(operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        calls.append(operation)
+        failed = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in request["Entries"]]
+        return {"Failed": failed}
+
+    monkeypatch.setattr(queue._sqs, "_make_api_call", never)
+    jobs = [new_id(), new_id()]
+    assert await queue.send(jobs) == jobs
+    with pytest.raises(Unavailable, match="InternalError"):
+        await queue.delete(["x"])
+    assert calls == ["SendMessageBatch"] * 3 + ["DeleteMessageBatch"] * 3
+
+
+async def test_a_message_says_what_it_is(queue: SqsQueue) -> None:
+    assert await queue.send_bodies(["hello"]) == [True]
+    [message] = await queue.receive(1, 2)
+    assert (message.body, message.job_id) == ("hello", None)
+    assert message.id
+    assert message.sent_at is not None
+    assert abs((datetime.now(UTC) - message.sent_at).total_seconds()) < 60

@@ -166,6 +166,10 @@ def test_a_killed_child_is_replaced_and_no_port_changes(tmp_path: Path) -> None:
         assert {key: after[key] for key in KEYS - {"pids"}} == {key: before[key] for key in KEYS - {"pids"}}
         sqs = boto3.client("sqs", endpoint_url=after["awsEndpointUrl"], region_name=REGION)
         sqs.send_message(QueueUrl=after["sqsQueueUrl"], MessageBody="hint")
+        # dev.json is written again only when the queues are there, the dead letters' and its redrive policy included.
+        known = sqs.get_queue_attributes(QueueUrl=after["sqsQueueUrl"], AttributeNames=["RedrivePolicy"])
+        assert after["dlqUrl"].rpartition("/")[2] in known["Attributes"]["RedrivePolicy"]
+        sqs.get_queue_attributes(QueueUrl=after["dlqUrl"], AttributeNames=["QueueArn"])
         sqs.close()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import re
 import socket
 import subprocess
@@ -107,6 +106,7 @@ def test_names_agree_with_what_setup_makes() -> None:
     environment = SERVICES["worker"]["environment"]
     assert environment["SQS_QUEUE_URL"].endswith(f"/{aws.QUEUE}")
     assert environment["SQS_QUEUE_URL"].startswith(environment["AWS_ENDPOINT_URL"])
+    assert environment["TODOKE_DLQ_URL"] == environment["SQS_QUEUE_URL"].replace(aws.QUEUE, aws.DEAD_LETTERS)
     assert environment["TODOKE_S3_BUCKET"] == aws.BUCKET
     assert environment["AWS_REGION"] == aws.REGION
     assert {environment[name] for name in CREDENTIALS} == {aws.KEY_ID}
@@ -140,7 +140,7 @@ async def test_that_name_serves_queue_and_bucket_alike(emulator: aws.Emulator, m
         [message] = await queue.receive(1, 5)
         assert message.job_id == job_id
         await queue.delete([message.receipt])
-        await blobs.put("test/alias", b"content", "text/plain", hashlib.sha256(b"content").hexdigest())
+        await blobs.put("test/alias", b"content", "text/plain")
         link = await blobs.link("test/alias", filename="a.txt", media_type="text/plain", seconds=60, inline=False)
     async with httpx.AsyncClient() as client:
         assert (await client.get(link)).content == b"content"

@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY
 from todoke.jobs.catalog import load_catalog
 from todoke.model.errors import Fail
 from todoke.runtime.settings import Settings, variable_names
+from todoke.store.ledger import CLAIM_LOST
 from todoke.wire.signing import new_secret, signed_headers
 
 ENGLISH = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -266,6 +267,11 @@ def _service_error_codes() -> Iterator[str]:
         ):
             yield str(node.value.value)
     yield from _raised_in([path for path in _sources(".py") if "jobs" not in path.parts])
+    for path in _sources(".py", ".sql"):
+        if path.parent.parent.name == "store" or path.parent.name == "versions":
+            text = path.read_text(encoding="utf-8")
+            yield from set(re.findall(r"(?:error_code = |THEN )'([A-Z_]+)'", text)) - {"FAILED"}
+    yield CLAIM_LOST
 
 
 def _raised_by_reports() -> Iterator[str]:

@@ -22,7 +22,7 @@ MIGRATIONS = "todoke/store/migrations/"
 ENVIRONMENT_READERS = {
     "todoke/runtime/settings.py": "the one reader",
     "todoke/dev/": "starts the desk's child processes and decides what they find",
-    "worker/process.py": "starts job code and hands it an allow-list",
+    "worker/program.py": "starts job code and hands it an allow-list",
 }
 SQL_CHANGES = re.compile(r"\b(INSERT\s+INTO|DELETE\s+FROM|UPDATE\s+\w+(\s+AS\s+\w+)?\s+SET)\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(home|root|work|Users|mnt)/[\w.-]")

@@ -135,6 +135,27 @@ async def test_a_killed_notifiers_delivery_is_sent_again_after_its_lease(
     standardwebhooks.Webhook(SIGNING_SECRET).verify(after.body, after.headers)
 
 
+async def test_a_killed_notifiers_delivery_is_taken_up_by_another_that_runs(
+    settings: Settings, database: Database, ledger: Ledger
+) -> None:
+    async with receiving(silence) as receiver, notifier(settings, TODOKE_WEBHOOK_TIMEOUT_SECONDS="30") as first:
+        job_id = await owe(ledger, receiver.url)
+        await until(lambda: len(receiver.received) == 1)
+        async with notifier(settings) as second:
+            await first.end(signal.SIGKILL)
+            assert (await row(database, job_id))["seconds_left"] <= 60, "the longest lease there can be"
+            # The rest of the lease in a second instead of a minute; nobody rings for its end.
+            await database.fetch(
+                "UPDATE delivery SET due_at = clock_timestamp() + interval '1 second' WHERE job_id = $1", job_id
+            )
+            began = time.monotonic()
+            await row_when(database, job_id, lambda found: found["state"] == "DELIVERED")
+            assert 0.5 < time.monotonic() - began < 4
+            assert await second.end(signal.SIGTERM) == 0
+    before, after = receiver.received
+    assert (before.webhook_id, before.body) == (after.webhook_id, after.body)
+
+
 async def test_sigterm_finishes_what_is_in_flight_and_claims_no_more(
     settings: Settings, database: Database, ledger: Ledger
 ) -> None:

@@ -214,10 +214,10 @@ async def test_an_outcome_asked_again_after_a_lost_answer_is_true(ledger: Ledger
 
 async def test_jobs_of_a_claim_whose_answer_was_lost_are_given_back(ledger: Ledger, database: Database) -> None:
     running, stray, foreign = [await accept(ledger) for _ in range(3)]
-    await start(ledger, running)
+    kept = await start(ledger, running)
     await start(ledger, stray)
     await start(ledger, foreign, worker_id="another")
-    assert await ledger.give_back([running, stray, foreign], {running}, WORKER) == 1
+    assert await ledger.give_back({(running, kept.lease)}, WORKER) == 1
     rows = await ledger.standing([running, stray, foreign])
     assert {id_: row["is_held"] for id_, row in rows.items()} == {running: True, stray: False, foreign: True}
     [row] = await database.fetch(

@@ -16,6 +16,8 @@ HOT = {
         "claim",
         "due",
         "due_again",
+        "due_limited",
+        "due_any",
         "is_ranked",
         "renew",
         "report",

@@ -10,7 +10,9 @@ from todoke.model.errors import Refused
 from todoke.runtime.settings import is_loopback
 
 # They would lead the processes away from the parts started here.
-REPLACED = frozenset({"DATABASE_URL", "SQS_QUEUE_URL", "TODOKE_LISTEN_DATABASE_URL", "TODOKE_LISTEN_FD"})
+REPLACED = frozenset(
+    {"DATABASE_URL", "SQS_QUEUE_URL", "TODOKE_DLQ_URL", "TODOKE_LISTEN_DATABASE_URL", "TODOKE_LISTEN_FD"}
+)
 
 
 def refuse_open_doors(environment: Mapping[str, str]) -> None:
@@ -40,6 +42,7 @@ def child_environment(
     return kept | {
         "DATABASE_URL": database_url,
         "SQS_QUEUE_URL": places.queue_url,
+        "TODOKE_DLQ_URL": places.dead_letter_url,
         "AWS_REGION": aws.REGION,
         "AWS_DEFAULT_REGION": aws.REGION,
         "AWS_ENDPOINT_URL": aws_url,

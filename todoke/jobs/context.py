@@ -22,10 +22,18 @@ class JobContext(Protocol):
     def folder(self) -> Path:
         """An empty directory of this attempt's own, removed when the attempt ends."""
 
+    @property
+    def canceled(self) -> bool:
+        """Whether the attempt is to stop: canceled, out of time, or given to another worker. Ask in long loops.
+
+        What then still runs after two seconds is ended by force, except a thread, which nobody can end.
+        """
+
     def progress(self, percent: float, message: str = "") -> None:
         """Tell watchers how far the work is: 0 to 100, and a sentence of at most 200 characters.
 
         Never waits; values that come faster than watchers may see them are merged, the latest wins.
+        Raises Canceled once the attempt is to stop.
         """
 
     def attach(self, name: str, content: bytes | Path, media_type: str) -> None:

@@ -6,12 +6,18 @@ TodokeError
 │   ├── NotFound
 │   ├── KeyReused
 │   ├── NotFinished
-│   └── NoResult
+│   ├── NoResult
+│   ├── TypeUnknown
+│   ├── Gone
+│   └── ResultExpired
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
+├── Canceled           raised into it: the attempt is to stop
 ├── Fail
 └── Retry
 """
+
+from collections.abc import Mapping
 
 
 class TodokeError(Exception):
@@ -19,9 +25,16 @@ class TodokeError(Exception):
 
 
 class Refused(TodokeError):
-    """The caller must change something. `code` is stable, machine-readable and documented."""
+    """The caller must change something. `code` is stable, machine-readable and documented.
+
+    members: what else the caller is told, as public JSON.
+    """
 
     code = "REFUSED"
+
+    def __init__(self, detail: str, members: Mapping[str, object] | None = None) -> None:
+        super().__init__(detail)
+        self.members = members or {}
 
 
 class InvalidInput(Refused):
@@ -47,7 +60,7 @@ class KeyReused(Refused):
 
 
 class NotFinished(Refused):
-    """The result was asked for before the job ended."""
+    """What was asked for needs a job that has ended: its result, or to be run again."""
 
     code = "NOT_FINISHED"
 
@@ -58,12 +71,40 @@ class NoResult(Refused):
     code = "JOB_FAILED"
 
 
+class TypeUnknown(Refused):
+    """The job's type is not in the catalog any more."""
+
+    code = "JOB_TYPE_UNKNOWN"
+
+
+class Gone(Refused):
+    """The job was there and has been erased; `members` is its tombstone."""
+
+    code = "GONE"
+
+
+class ResultExpired(Refused):
+    """The job is known, and its result has been removed because it was old."""
+
+    code = "RESULT_EXPIRED"
+
+
 class Unavailable(TodokeError):
     """PostgreSQL, the queue or the object store cannot be reached now."""
 
 
 class JobSignal(Exception):
     """What job code raises to steer its own attempt."""
+
+
+class Canceled(JobSignal):
+    """The attempt is to stop: canceled, out of time, or no longer this worker's. Clean up and let it through.
+
+    Raised into job code by the worker. What is caught and not let through is ended by force soon after.
+    """
+
+    def __init__(self, message: str = "the attempt was asked to stop") -> None:
+        super().__init__(message)
 
 
 class Fail(JobSignal):

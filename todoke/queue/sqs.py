@@ -1,8 +1,12 @@
 """Hints over Amazon SQS, or anything that speaks its protocol."""
 
+import asyncio
 import json
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Self
 from uuid import UUID
 
 import boto3
@@ -21,10 +25,20 @@ POLL_SLACK_SECONDS = 5.0
 CALLS_MAX = 4
 RECEIVES_MAX = 8
 BODY_CHARACTERS_MAX = 200
+# SQS may take some entries of a batch and fail at others.
+ENTRY_TRIES = 3
+ENTRY_PAUSE_SECONDS = 0.1
+DEPTH: Any = "ApproximateNumberOfMessages"
+
+# What SQS did not do, by the entry's number: the code it gave, and whether the fault is ours.
+Refused = dict[str, tuple[str, bool]]
 
 
 class SqsQueue:
-    """The port over boto3. Long polls have a client and threads of their own, so that they starve nothing."""
+    """The port over boto3. Long polls have a client and threads of their own, so that they starve nothing.
+
+    A poll that fails is not tried again here: whoever polls does that anyway, and must learn soon of an outage.
+    """
 
     def __init__(
         self,
@@ -47,7 +61,7 @@ class SqsQueue:
         self._poll_sqs = session.client(
             "sqs",
             endpoint_url=endpoint_url,
-            config=client_config(read_seconds=poll_seconds + POLL_SLACK_SECONDS, connections_max=RECEIVES_MAX),
+            config=client_config(read_seconds=poll_seconds + POLL_SLACK_SECONDS, connections_max=RECEIVES_MAX, tries=1),
         )
 
     @classmethod
@@ -61,6 +75,12 @@ class SqsQueue:
             visibility_seconds=settings.visibility_seconds,
         )
 
+    def beside(self, queue_url: str) -> Self:
+        """Another queue over the same connections, which stay this one's to close."""
+        other = copy(self)
+        other._url = queue_url
+        return other
+
     def close(self) -> None:
         """Give the connections back."""
         self._sqs.close()
@@ -68,20 +88,18 @@ class SqsQueue:
 
     async def send(self, job_ids: Sequence[UUID]) -> list[UUID]:
         """Send a hint for each of at most ten jobs; the answer names those the queue did not take."""
-        if not job_ids:
-            return []
-        self._check()
-        answer = await self._calls.call(
-            lambda: self._sqs.send_message_batch(
-                QueueUrl=self._url,
-                Entries=[{"Id": str(number), "MessageBody": body(job_id)} for number, job_id in enumerate(job_ids)],
-            )
+        taken = await self.send_bodies([body(job_id) for job_id in job_ids])
+        return [job_id for job_id, is_taken in zip(job_ids, taken, strict=True) if not is_taken]
+
+    async def send_bodies(self, bodies: Sequence[str]) -> list[bool]:
+        """Send at most ten messages as they are; for each, whether the queue took it."""
+        refused = await self._batch(
+            self._sqs.send_message_batch,
+            [{"Id": str(number), "MessageBody": text} for number, text in enumerate(bodies)],
         )
-        failed = answer.get("Failed", [])
-        if failed:
-            log.warning("queue.unsent", codes=sorted({entry["Code"] for entry in failed}), count=len(failed))
-        taken = {int(entry["Id"]) for entry in answer.get("Successful", [])}
-        return [job_id for number, job_id in enumerate(job_ids) if number not in taken]
+        if refused:
+            log.warning("queue.unsent", codes=sorted({code for code, _ in refused.values()}), count=len(refused))
+        return [str(number) not in refused for number in range(len(bodies))]
 
     async def receive(self, messages_max: int, wait_seconds: int) -> list[Message]:
         """At most ten messages, waiting up to `wait_seconds` for the first."""
@@ -92,46 +110,48 @@ class SqsQueue:
                 MaxNumberOfMessages=messages_max,
                 WaitTimeSeconds=wait_seconds,
                 VisibilityTimeout=self._visibility_seconds,
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
         )
-        return [
-            Message(
-                receipt=message["ReceiptHandle"],
-                job_id=parse_body(message.get("Body", "")),
-                receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
-            )
-            for message in answer.get("Messages", [])
-        ]
+        return [_message(found) for found in answer.get("Messages", [])]
 
     async def delete(self, receipts: Sequence[str]) -> None:
         """Forget at most ten messages; one that is gone already is no error."""
-        if not receipts:
-            return
-        self._check()
-        answer = await self._calls.call(
-            lambda: self._sqs.delete_message_batch(
-                QueueUrl=self._url,
-                Entries=[{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(receipts)],
-            )
-        )
-        _look_at([(entry["Code"], entry["SenderFault"]) for entry in answer.get("Failed", [])])
+        entries = [{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(receipts)]
+        _look_at(await self._batch(self._sqs.delete_message_batch, entries))
 
     async def defer(self, receipts: Sequence[str], seconds: int) -> None:
         """Hide at most ten messages for `seconds` from now; 0 shows them at once."""
-        if not receipts:
-            return
+        entries = [
+            {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+            for number, receipt in enumerate(receipts)
+        ]
+        _look_at(await self._batch(self._sqs.change_message_visibility_batch, entries))
+
+    async def depth(self) -> int:
+        """How many messages wait to be received, approximately."""
         self._check()
         answer = await self._calls.call(
-            lambda: self._sqs.change_message_visibility_batch(
-                QueueUrl=self._url,
-                Entries=[
-                    {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
-                    for number, receipt in enumerate(receipts)
-                ],
-            )
+            lambda: self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=[DEPTH])
         )
-        _look_at([(entry["Code"], entry["SenderFault"]) for entry in answer.get("Failed", [])])
+        return int(answer["Attributes"][DEPTH])
+
+    async def _batch(self, call: Callable[..., Any], entries: Sequence[Mapping[str, object]]) -> Refused:
+        """Ask for every entry, and again for those SQS failed to do; the answer holds what it refused to the last."""
+        final: Refused = {}
+        refused: Refused = {}
+        for number in range(ENTRY_TRIES):
+            if not entries:
+                break
+            if number:
+                await asyncio.sleep(ENTRY_PAUSE_SECONDS * number)
+            self._check()
+            answer = await self._calls.call(partial(call, QueueUrl=self._url, Entries=list(entries)))
+            refused = {item["Id"]: (item["Code"], item["SenderFault"]) for item in answer.get("Failed", ())}
+            # A refusal that is our own fault stays one, however often we ask.
+            final |= {key: why for key, why in refused.items() if why[1]}
+            entries = [entry for entry in entries if entry["Id"] in refused.keys() - final.keys()]
+        return final | refused
 
     def _check(self) -> None:
         if not self._url:
@@ -156,8 +176,21 @@ def parse_body(text: str) -> UUID | None:
     return parse_id(found["jobId"])
 
 
-def _look_at(failed: Sequence[tuple[str, bool]]) -> None:
+def _message(found: Mapping[str, Any]) -> Message:
+    text, attributes = found.get("Body", ""), found.get("Attributes", {})
+    sent = attributes.get("SentTimestamp")
+    return Message(
+        receipt=found["ReceiptHandle"],
+        job_id=parse_body(text),
+        receive_count=int(attributes.get("ApproximateReceiveCount", 1)),
+        id=found.get("MessageId", ""),
+        body=text,
+        sent_at=datetime.fromtimestamp(int(sent) / 1000, UTC) if sent else None,
+    )
+
+
+def _look_at(refused: Refused) -> None:
     """A receipt refused for our own fault names a message that is gone or shown again; anything else is an outage."""
-    codes = sorted({code for code, is_ours in failed if not is_ours})
+    codes = sorted({code for code, is_ours in refused.values() if not is_ours})
     if codes:
         raise Unavailable(f"SQS did not take every entry of a batch ({', '.join(codes)})")

@@ -8,6 +8,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from botocore.config import Config
@@ -17,6 +18,7 @@ from todoke.model.errors import Unavailable
 
 CONNECT_SECONDS = 3.0
 TRIES = 3
+IDLE_SECONDS = 10.0
 
 # Answers that say "not now" or "not with these credentials", as opposed to "this request is wrong".
 OUTAGE_CODES = frozenset(
@@ -49,11 +51,17 @@ Answer = TypeVar("Answer")
 
 
 class Threads:
-    """Runs blocking calls, at most `calls_max` at once, without making the event loop wait."""
+    """Runs blocking calls, at most `calls_max` at once, without making the event loop wait.
+
+    A thread that is done waits a while for the next call: starting one costs as much as a small request.
+    """
 
     def __init__(self, name: str, calls_max: int) -> None:
         self._name = name
         self._room = asyncio.Semaphore(calls_max)
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._idle = 0
+        self._counting = threading.Lock()
 
     async def call(self, work: Callable[[], Answer]) -> Answer:
         """The answer of `work`. Botocore's many ways to say "away" become Unavailable.
@@ -68,21 +76,56 @@ class Threads:
             def run() -> None:
                 try:
                     with outages_named():
-                        future.set_result(work())
+                        answer = work()
                 except BaseException as error:
+                    self._count_idle()
                     future.set_exception(error)
+                else:
+                    # Counted first: whoever gets the answer may have the next call at once.
+                    self._count_idle()
+                    future.set_result(answer)
 
-            threading.Thread(target=run, name=self._name, daemon=True).start()
+            self._begin(run)
             return await asyncio.wrap_future(future)
 
+    def _begin(self, run: Callable[[], None]) -> None:
+        with self._counting:
+            is_awaited = self._idle > 0
+            self._idle -= is_awaited
+        self._calls.put(run)
+        if not is_awaited:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
 
-def client_config(*, read_seconds: float, connections_max: int) -> Config:
-    """Short timeouts and few tries: callers batch, repeat and sweep themselves."""
+    def _work(self) -> None:
+        while True:
+            try:
+                run = self._calls.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with self._counting:
+                    if self._idle:
+                        self._idle -= 1
+                        return
+            else:
+                run()
+                # What the call holds is not kept until the next one.
+                del run
+
+    def _count_idle(self) -> None:
+        with self._counting:
+            self._idle += 1
+
+
+def client_config(*, read_seconds: float, connections_max: int, tries: int = TRIES) -> Config:
+    """Short timeouts and few tries: callers batch, repeat and sweep themselves.
+
+    Nor are parameters checked against the service's model: types are, and it costs a fifth of a call.
+    """
     return Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=read_seconds,
-        retries={"mode": "standard", "total_max_attempts": TRIES},
+        retries={"mode": "standard", "total_max_attempts": tries},
         max_pool_connections=connections_max,
+        parameter_validation=False,
     )
 
 

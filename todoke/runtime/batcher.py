@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from todoke.model.errors import Unavailable
+from todoke.runtime.metrics import BATCH_SIZE
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -16,11 +17,15 @@ class Batcher(Generic[Item, Answer]):
 
     An idle batcher flushes at once, a busy one in batches of at most `items_max`. When a flush raises, its
     batch is halved until the item at fault stands alone and gets the error; Unavailable is given to all.
+    `name` is what the sizes of its batches are measured under.
     """
 
-    def __init__(self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], items_max: int) -> None:
+    def __init__(
+        self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], items_max: int, name: str = "other"
+    ) -> None:
         self._flush = flush
         self._items_max = items_max
+        self._sizes = BATCH_SIZE.labels(name)
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._flusher: asyncio.Task[None] | None = None
 
@@ -41,6 +46,7 @@ class Batcher(Generic[Item, Answer]):
         try:
             while self._waiting:
                 size = min(len(self._waiting), self._items_max)
+                self._sizes.observe(size)
                 await self._answer([self._waiting.popleft() for _ in range(size)])
         finally:
             self._flusher = None

@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     result_days: float = Field(7, ge=0, description="Results are removed this long after the end. 0: never.")
     job_days: float = Field(30, ge=0, description="Finished jobs become tombstones after this long. 0: never.")
     tombstone_days: float = Field(365, ge=0, description="Tombstones are removed after this long. 0: never.")
+    prune_seconds: float = Field(60, gt=0, description="Pause between looks of a worker for what is that old.")
 
     # Webhooks.
     signing_secret: SecretStr | None = Field(
@@ -110,7 +111,7 @@ class Settings(BaseSettings):
     )
 
     # Signals.
-    notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="LISTEN/NOTIFY channel.")
+    notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,39}$", description="LISTEN/NOTIFY channel.")
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port on loopback where worker and notifier show metrics. 0: none."
     )

@@ -31,7 +31,7 @@ OUTAGES = (
 )
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 
 
 class Database:
@@ -64,9 +64,9 @@ class Database:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._pool.close()
+                await self._engine.dispose()
         except TimeoutError:
             self._pool.terminate()
-        await self._engine.dispose()
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -80,7 +80,10 @@ class Ledger(Transactions):
     async def claim_due(
         self, jobs_max: int, types: Collection[str], worker_id: str, lease_seconds: float
     ) -> list[Attempt]:
-        """Take up to `jobs_max` jobs that are due without being told of them, best rank first."""
+        """Take up to `jobs_max` jobs that are due without being told of them, best rank first.
+
+        Jobs with a limit are left to `claim_limited`; `name_limited` names them.
+        """
 
         async def work(connection: Connection) -> list[Attempt]:
             ids = await _due(connection, jobs_max, types)
@@ -88,7 +91,12 @@ class Ledger(Transactions):
             ids += [row["id"] for row in again]
             return await self._take(connection, ids, types, worker_id, lease_seconds, is_ranked=True)
 
-        return await self._transact(work)
+        return [] if self._tenant_jobs_max else await self._transact(work)
+
+    async def name_limited(self, jobs_max: int, types: Collection[str]) -> list[UUID]:
+        """Up to `jobs_max` due jobs whose number at once is limited, the longest overdue first."""
+        query = SQL["due_any" if self._tenant_jobs_max else "due_limited"]
+        return [row["id"] for row in await self._database.fetch(query, jobs_max, list(types))]
 
     async def claim_limited(
         self, ids: Sequence[UUID], types: Collection[str], worker_id: str, lease_seconds: float
@@ -164,17 +172,17 @@ class Ledger(Transactions):
 
         return await self._transact(work)
 
-    async def give_back(self, ids: Sequence[UUID], held: Collection[UUID], worker_id: str) -> int:
-        """Release, uncharged, jobs among `ids` that a claim whose answer was lost put under this worker.
+    async def give_back(self, held: Collection[tuple[UUID, int]], worker_id: str) -> int:
+        """Release, uncharged, what a claim whose answer was lost has put under this worker; says how many jobs.
 
-        held: the jobs it really runs. Says how many were given back.
+        held: the attempts (id, lease) it knows of. No claim of this worker may be under way.
         """
-        rows = await self._database.fetch(SQL["strays"], list(ids), worker_id)
+        rows = await self._database.fetch(SQL["strays"], worker_id)
         words = "the answer of a claim was lost; the job starts again"
         strays = [
             Outcome(row["id"], row["lease"], State.PROCESSING, CLAIM_LOST, words)
             for row in rows
-            if row["id"] not in held
+            if (row["id"], row["lease"]) not in held
         ]
         return sum(await self.settle(strays, worker_id)) if strays else 0
 

@@ -19,7 +19,10 @@ ACTIVITY = ("jobType", "status", "phase", "attempt", "errorCode", "createdAt", "
 
 @dataclass(frozen=True)
 class Status:
-    """One job as its tenant sees it. `story` and `artifacts` are public JSON; `snapshot` is an event's text."""
+    """One job as its tenant sees it. `story` and `artifacts` are public JSON; `snapshot` is an event's text.
+
+    result_expired_at: ISO 8601 UTC, when a success was older than results are kept.
+    """
 
     job_id: UUID
     tenant_id: str
@@ -30,11 +33,26 @@ class Status:
     epoch: str
     artifacts: list[dict[str, Any]]
     snapshot: str
+    result_expired_at: str | None
 
     @property
     def is_terminal(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a job was submitted with, for submitting it again. `params` and `metadata` are JSON text."""
+
+    id: UUID
+    tenant_id: str
+    type: str
+    state: State
+    params: str
+    metadata: str | None
+    callback_url: str | None
+    callback_events: tuple[str, ...]
 
 
 class Reader:
@@ -59,7 +77,21 @@ class Reader:
             epoch=row["epoch"],
             artifacts=json.loads(row["artifacts"]),
             snapshot=row["snapshot"],
+            result_expired_at=row["result_expired_at"],
         )
+
+    async def original(self, job_id: UUID, tenant_id: str) -> Original | None:
+        """What the job was submitted with, or None when this tenant has no such job."""
+        rows = await self._database.fetch(SQL["original"], job_id, tenant_id)
+        if not rows:
+            return None
+        row = dict(rows[0])
+        return Original(**row | {"state": State(row["state"]), "callback_events": tuple(row["callback_events"] or ())})
+
+    async def tombstone(self, job_id: UUID, tenant_id: str) -> dict[str, Any] | None:
+        """Public JSON of a job that was erased, or None when this tenant had no such job, or has it still."""
+        rows = await self._database.fetch(SQL["tombstone"], job_id, tenant_id)
+        return dict(json.loads(rows[0]["story"])) if rows else None
 
     async def artifacts(self, job_id: UUID, tenant_id: str) -> list[Artifact]:
         """What the job left behind, the main artifact first."""

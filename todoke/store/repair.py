@@ -33,7 +33,8 @@ class Repair(Transactions):
     async def redispatch(self, jobs_max: int, again_seconds: float, *, is_started_only: bool = False) -> list[UUID]:
         """Name due jobs nobody has come for; each is named again after `again_seconds`, doubling to 15 minutes.
 
-        is_started_only: leave out those that were never started, because their hints are still in the queue.
+        is_started_only: leave out those that were never started and have no concurrency limit, because their hints
+        are still in the queue.
         """
 
         async def work(connection: Connection) -> list[UUID]:

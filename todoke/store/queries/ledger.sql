@@ -106,6 +106,23 @@ ORDER BY job.redispatch_at
 LIMIT $1
 FOR UPDATE SKIP LOCKED
 
+-- due_limited: name due jobs with a concurrency limit, but for those that were put off because of it
+SELECT job.id
+FROM job
+WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= now()
+    AND job.type = ANY ($2::text[])
+    AND job.concurrency_key IS NOT NULL AND job.concurrency_limit IS NOT NULL AND claimable(job)
+ORDER BY job.redispatch_at
+LIMIT $1
+
+-- due_any: name due jobs, but for those that were put off because of a limit
+SELECT job.id
+FROM job
+WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= now()
+    AND job.type = ANY ($2::text[]) AND claimable(job)
+ORDER BY job.redispatch_at
+LIMIT $1
+
 -- is_ranked: whether a job of another priority than 0 is due, so that rank decides who is next
 SELECT EXISTS (
     SELECT FROM job WHERE job.state = 'PENDING' AND job.priority <> 0 AND job.due_at <= now()
@@ -284,7 +301,7 @@ FROM asked
 LEFT JOIN ended USING (id)
 LEFT JOIN requested USING (id)
 
--- strays: jobs among these that stand under this worker
+-- strays: jobs that stand under this worker
 SELECT job.id, job.lease
 FROM job
-WHERE job.id = ANY ($1::uuid[]) AND job.state = 'PROCESSING' AND job.worker_id = $2
+WHERE job.state = 'PROCESSING' AND job.worker_id = $1

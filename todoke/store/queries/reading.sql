@@ -13,9 +13,27 @@ SELECT
         FROM artifact
         WHERE artifact.job_id = job.id AND artifact.tenant_id = job.tenant_id
     )::text AS artifacts,
-    event_body(job, 'snapshot') AS snapshot
+    event_body(job, 'snapshot') AS snapshot,
+    CASE job.state WHEN 'SUCCESS' THEN utc(job.results_expired_at) END AS result_expired_at
 FROM job
 WHERE job.id = $1 AND job.tenant_id = $2
+
+-- original: what a job was submitted with
+SELECT id, tenant_id, type, state, params, metadata, callback_url, callback_events
+FROM job
+WHERE id = $1 AND tenant_id = $2
+
+-- tombstone: what is known of a job that was erased
+SELECT
+    json_build_object(
+        'jobId', job_id,
+        'jobType', type,
+        'status', CASE state WHEN 'SUCCESS' THEN 'success' ELSE 'failed' END,
+        'finishedAt', utc(finished_at),
+        'erasedAt', utc(erased_at)
+    )::text AS story
+FROM tombstone
+WHERE job_id = $1 AND tenant_id = $2
 
 -- artifacts: what a job left behind, in the order it was attached
 SELECT name, media_type, bytes AS size, sha256, content, object_key

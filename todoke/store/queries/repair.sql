@@ -40,12 +40,13 @@ SELECT count(*) AS due
 FROM (SELECT FROM job WHERE job.state = 'PENDING' AND job.rank_at <= now() AND job.due_at <= now() LIMIT $1) AS counted
 
 -- redispatch: name due jobs nobody has come for, and put off the next time they are named
--- $3: also those that were never started; without it only those that wait for another attempt or lost their worker.
+-- $3: also those that were never started; without it only those whose hint is surely gone: they wait for another
+-- attempt, lost their worker, or were put off because of a concurrency limit.
 WITH overdue AS (
     SELECT job.id
     FROM job
     WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= now() AND claimable(job)
-        AND (job.state = 'PROCESSING' OR $3::boolean)
+        AND (job.state = 'PROCESSING' OR job.concurrency_limit IS NOT NULL OR $3::boolean)
     ORDER BY job.redispatch_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED

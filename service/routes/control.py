@@ -1,0 +1,82 @@
+"""`POST /jobs/{id}/cancel` and `POST /jobs/{id}/retry`: what a caller may still decide about a job."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from service.identity import Identity, identify
+from service.links import Links
+from service.routes.jobs import answer, find
+from service.routes.submit import IDEMPOTENCY_KEY, SubmitRoutes
+from service.submission import parse_key
+from todoke.jobs.catalog import JobType
+from todoke.jobs.terms import once_more
+from todoke.model.errors import NotFound
+from todoke.model.ids import parse_id
+from todoke.store.ledger import Ledger
+from todoke.store.reading import Reader
+
+
+class ControlRoutes:
+    """`submit` keeps a retry and answers it as it answers a submit. `losses_max`: see NewJob."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reader: Reader,
+        links: Links,
+        submit: SubmitRoutes,
+        catalog: Mapping[str, JobType],
+        losses_max: int,
+    ) -> None:
+        self._ledger, self._reader, self._links = ledger, reader, links
+        self._submit, self._catalog, self._losses_max = submit, catalog, losses_max
+
+    def add_to(self, router: APIRouter) -> None:
+        """Offer the routes."""
+        router.add_api_route(
+            "/jobs/{job_id}/cancel",
+            self._cancel,
+            methods=["POST"],
+            tags=["jobs"],
+            summary="Cancel a job",
+            description="At once for a job that is not running; a running one is stopped. May be repeated.",
+            responses={
+                200: {"description": "The job has ended, canceled or otherwise; as `GET /jobs/{job_id}` shows it."},
+                202: {"description": "The job is running and its worker is being asked: `cancelRequested` is true."},
+                404: {"description": "The caller has no such job."},
+            },
+        )
+        router.add_api_route(
+            "/jobs/{job_id}/retry",
+            self._retry,
+            methods=["POST"],
+            status_code=202,
+            tags=["jobs"],
+            summary="Run a finished job again, as a new job",
+            description="Params, callback and metadata are copied; timeout, priority and limits are those of today.",
+            openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+            responses={
+                202: {"description": "A new job, whose `retryOf` names this one; answered as its submit would be."},
+                404: {"description": "The caller has no such job."},
+                409: {"description": "The job has not ended, or its job type is not offered any more."},
+            },
+        )
+
+    async def _cancel(self, job_id: str, identity: Annotated[Identity, Depends(identify)]) -> Response:
+        parsed = parse_id(job_id)
+        if parsed is None or not await self._ledger.cancel(parsed, identity.tenant_id):
+            raise NotFound("job not found")
+        return answer(await find(self._reader, job_id, identity), self._links)
+
+    async def _retry(self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]) -> Response:
+        key = parse_key(request.headers.get("idempotency-key"))
+        parsed = parse_id(job_id)
+        original = await self._reader.original(parsed, identity.tenant_id) if parsed else None
+        if original is None:
+            raise NotFound("job not found")
+        self._submit.check_callback(original.callback_url)
+        job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key)
+        return await self._submit.accept(job)

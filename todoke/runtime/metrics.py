@@ -1,0 +1,84 @@
+"""Every measure Todoke shows to Prometheus: names, units, labels. Rooms count at the place where a thing happens.
+
+A label is a job type or a word from a short list, never a tenant or an id: what is unbounded fills a monitor.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+log = structlog.get_logger()
+
+LOOPBACK = "127.0.0.1"
+WAIT_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
+RUN_SECONDS = (0.01, 0.05, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
+RECOVERY_SECONDS = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 25, 40, 60, 120, 300)
+LAG_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BATCH_ITEMS = (1, 2, 5, 10, 20, 50, 100, 200)
+
+# From the queue to the claim.
+UNCLAIMED_HINTS = Counter(
+    "todoke_unclaimed_hints", "Hints that claimed nothing, most of them duplicates, by what became of them.", ["fate"]
+)
+QUEUE_WAIT = Histogram(
+    "todoke_queue_wait_seconds", "From the time a job was due to its claim.", ["type"], buckets=WAIT_SECONDS
+)
+STRAIGHT_CLAIMING = Gauge(
+    "todoke_straight_claiming", "1 while this worker takes jobs straight from PostgreSQL because SQS is away."
+)
+SLOTS = Gauge("todoke_slots", "Jobs this worker may run at once.")
+BUSY_SLOTS = Gauge("todoke_slots_busy", "Jobs this worker runs now.")
+
+# From the claim to the end.
+ATTEMPTS = Counter(
+    "todoke_attempts", "Attempts that ended, by error code; OK for a success, OWN for codes of job code.", ["code"]
+)
+RUN_TIME = Histogram(
+    "todoke_run_seconds", "From the claim of a job to the end of the attempt.", ["type", "outcome"], buckets=RUN_SECONDS
+)
+STALE_FINISHES = Counter("todoke_stale_finishes", "Outcomes that came too late: the lease had passed on.")
+LOST_LEASES = Counter("todoke_lost_leases", "Leases a heartbeat found lost while the attempt was running.")
+
+# Repair.
+RECOVERY_TIME = Histogram(
+    "todoke_recovery_seconds", "From the end of a lost worker's lease to the next claim.", buckets=RECOVERY_SECONDS
+)
+INFRA_LOSSES = Counter("todoke_infra_losses", "Attempts lost to something other than job code, by cause.", ["cause"])
+REDISPATCHES = Counter("todoke_redispatches", "Hints a sweep sent again.")
+DOOMED_JOBS = Counter("todoke_doomed_jobs", "Jobs a sweep ended because nobody may run them any more.", ["code"])
+DEAD_LETTERS = Counter("todoke_dead_letters", "Messages that came from the dead-letter queue.", ["verdict"])
+PRUNED_ROWS = Counter("todoke_pruned_rows", "Rows removed by age.", ["kind"])
+
+# Webhooks.
+DELIVERY_ATTEMPTS = Counter("todoke_delivery_attempts", "Attempts at a delivery, by how each ended.", ["reason"])
+
+# Any process.
+BATCH_SIZE = Histogram("todoke_batch_items", "Items in one flush.", ["batcher"], buckets=BATCH_ITEMS)
+LOOP_LAG = Histogram("todoke_loop_lag_seconds", "How late the event loop answers.", buckets=LAG_SECONDS)
+LOOP_HEALTHY = Gauge("todoke_loop_healthy", "0 while the event loop has not answered for too long.")
+LOOP_STALLS = Counter("todoke_loop_stalls", "How often the event loop did not answer for too long.")
+
+
+@contextlib.contextmanager
+def shown_on(port: int) -> Iterator[None]:
+    """Show the measures at http://127.0.0.1:`port`/metrics during the block; 0: nowhere.
+
+    A port that is taken costs the measures, not the work: it is logged.
+    """
+    if not port:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, LOOPBACK)
+    except OSError as error:
+        log.warning("metrics.unshown", port=port, reason=str(error))
+        yield
+        return
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
