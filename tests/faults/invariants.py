@@ -244,10 +244,11 @@ def _i10(history: History) -> Iterator[str]:
             continue
         past = [change for change in changes[item.job] if change.at <= item.at]
         row = past[-1].after if past else None
-        if row is None or row["state"] in TERMINAL or row["worker_id"] is not None or row["due_at"] > item.at:
+        if row is None or row["state"] in TERMINAL or row["worker_id"] is not None:
             continue
-        # Put off since it was received: a sweep owns the job now.
-        is_put_off = past[-1].at >= received.get(item.message, 0) and row["redispatch_at"] is not None
+        # Put off since it was received, or not due then: a sweep owns the job now.
+        at = received.get(item.message, 0)
+        is_put_off = row["redispatch_at"] is not None and (past[-1].at >= at or row["due_at"] > at)
         if not is_put_off:
             yield f"{item.job}: message {item.message} was deleted while the job was {_told(row)}"
 
