@@ -194,6 +194,8 @@ class AwsProxy:
         try:
             async with self._session.request(request.method, url, data=body, headers=headers) as answer:
                 kept = {k: v for k, v in answer.headers.items() if k.lower() not in DROPPED_HEADERS}
+                if request.method == "HEAD" and "Content-Length" in answer.headers:
+                    kept["Content-Length"] = answer.headers["Content-Length"]
                 return web.Response(status=answer.status, body=await answer.read(), headers=kept)
         except aiohttp.ClientError as error:
             return _refused(Refusal(503, type(error).__name__), is_json="x-amz-target" in request.headers)

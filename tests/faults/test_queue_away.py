@@ -54,7 +54,7 @@ async def test_without_sqs_jobs_are_kept_and_run_all_the_same(house: House, how:
             seconds=40,
             what=lambda: house.told(None),
         )
-    history = await house.verdict(is_duplicates_only=True)
-    sends = [item for item in history.traffic if item.action == "send" and item.is_done]
-    assert len(sends) <= 3 * len(jobs), "a storm followed"
-    assert all(worker.is_alive for worker in workers)
+        history = await house.verdict(is_duplicates_only=True)
+        sends = [item for item in history.traffic if item.action == "send" and item.is_done]
+        assert len(sends) <= 3 * len(jobs), "a storm followed"
+        assert all(worker.is_alive for worker in workers)
