@@ -1,6 +1,7 @@
 """The decorator refuses at import time what could not work later."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -72,6 +73,38 @@ def test_what_cannot_work_is_refused(function: object, isolation: str) -> None:
 def test_a_name_must_fit_a_path(name: str) -> None:
     with pytest.raises(ValueError, match="hyphens"):
         job(name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"timeout": 0}, "timeout must be above 0"),
+        ({"timeout": float("nan")}, "timeout must be above 0"),
+        ({"max_attempts": 0}, "max_attempts at least 1"),
+        ({"priority": 10}, "from -9 to 9"),
+        ({"priority": 1.5}, "whole number"),
+        ({"priority": True}, "whole number"),
+        ({"expires": 0}, "expires must be above 0 seconds; leave it out"),
+        ({"expires": float("inf")}, "expires must be above 0"),
+        ({"memory_mb": 63}, "at least 64"),
+        ({"memory_mb": 99.5}, "whole number"),
+        ({"memory_mb": 512, "isolation": "thread"}, "needs isolation 'process'"),
+        ({"concurrency": 0}, "concurrency must be a whole number of at least 1"),
+        ({"concurrency_by": "word"}, "concurrency_by needs concurrency"),
+        ({"concurrency": 2, "concurrency_by": "wrod"}, r"'wrod' must name a field of params \(word\)"),
+    ],
+)
+def test_a_policy_that_cannot_be_kept_is_refused_in_a_sentence(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        job("x-y", **wrong)(plain)
+
+
+def test_what_a_declaration_may_say_of_limits_and_order() -> None:
+    full = job("x-y", memory_mb=64, priority=-9, expires=0.5, concurrency=1, concurrency_by="word")(plain)
+    assert (full.memory_mb, full.priority, full.expires) == (64, -9, 0.5)
+    assert (full.concurrency, full.concurrency_by) == (1, "word")
+    assert (say_it.memory_mb, say_it.priority, say_it.expires) == (None, 0, None)
+    assert (say_it.concurrency, say_it.concurrency_by) == (None, None)
 
 
 def test_the_catalog_holds_ours_and_the_users() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.make import TENANT, TYPE, WORKER, accept, fail, make_job, start, succeed
 from todoke.model.dead_letter import DeadLetter, LetterVerdict
+from todoke.model.errors import Unavailable
 from todoke.model.ids import new_id
 from todoke.model.job import Outcome, State
 from todoke.store.bell import Bell, cancel_channel
@@ -232,6 +233,16 @@ async def test_no_lease_outlives_the_deadline_of_its_attempt(ledger: Ledger, dat
     await ledger.renew([(job_id, attempt.lease)], WORKER, 100_000)
     [row] = await database.fetch("SELECT lease_expires_at - deadline_at AS over FROM job WHERE id = $1", job_id)
     assert row["over"].total_seconds() == pytest.approx(300)
+
+
+async def test_a_database_that_takes_no_writes_is_away(repair: Repair, database: Database, database_url: str) -> None:
+    await repair.check()
+    await database.fetch(f"ALTER DATABASE {database_url.rpartition('/')[2]} SET default_transaction_read_only = on")
+    async with Database(database_url) as fresh:
+        with pytest.raises(Unavailable):
+            await Repair(fresh, "todoke").check()
+        with pytest.raises(Unavailable):
+            await Ledger(fresh, "todoke").accept([make_job()], 30)
 
 
 async def test_workers_are_known_while_they_live(repair: Repair, database: Database) -> None:

@@ -91,6 +91,10 @@ class Repair(Transactions):
 
         return await self._transact(work)
 
+    async def check(self) -> None:
+        """Raises Unavailable while jobs cannot be changed."""
+        await self._database.check_writable()
+
     async def enroll(self, worker_id: str, host: str, pid: int, slots: int, busy: int, types: Collection[str]) -> None:
         """Say that a worker lives, and how many of its slots are busy."""
         await self._run("enroll", worker_id, host, pid, slots, busy, sorted(types))
