@@ -47,6 +47,7 @@ class Chaos:
         """Submit and do harm for `seconds`, then put everything right again."""
         for kind in ("api", "worker", "worker", "notifier"):
             self._processes.append(await self._started(kind))
+        self._house.accept(await self._first())
         until = time.monotonic() + seconds
         submitting = asyncio.create_task(self._submit_on(until))
         watching = asyncio.create_task(self._watch_on(until))
@@ -56,6 +57,11 @@ class Chaos:
         await submitting
         await watching
         await self.calm()
+
+    async def _first(self) -> httpx.Response:
+        """The answer to a submit before any harm is done, as soon as the API stands."""
+        async with httpx.AsyncClient(base_url=self._processes[0].url, timeout=30) as client:
+            return await client.post("/act", json={"params": {"path": str(self._house.effects)}})
 
     async def calm(self) -> None:
         """Every wire mended, everybody up."""
@@ -144,10 +150,8 @@ class Chaos:
             "path": str(self._house.effects),
             "seconds": self._rng.choice((0, 0, 0.1, 0.5, 3)),
             "failures": self._rng.choice((0, 0, 0, 1)),
-            "isDoomed": False,
             "size": self._rng.choice((0, 0, 100_000)),
         }
-        del params["isDoomed"]
         with contextlib.suppress(httpx.HTTPError):
             async with httpx.AsyncClient(base_url=self._processes[0].url, timeout=2) as client:
                 answer = await client.post(

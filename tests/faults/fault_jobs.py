@@ -81,11 +81,21 @@ async def act_async(params: Work, ctx: JobContext) -> Done:
     return finish(params, ctx)
 
 
+def supervisor() -> int:
+    """The worker above this child, whatever stands between them."""
+    found, pid = os.getppid(), os.getppid()
+    while pid > 1:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        found = pid if b"worker" in words else found
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
 @job("kill-the-worker", timeout=900)
 def kill_the_worker(params: Work, ctx: JobContext) -> Done:
     """Poison: takes the supervisor along, every time."""
     tell(params, ctx, "start")
-    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(supervisor(), signal.SIGKILL)
     time.sleep(600)
     return Done(lease=ctx.attempt)
 

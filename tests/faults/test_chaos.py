@@ -24,5 +24,6 @@ async def test_random_faults_break_no_promise(make_house: MakeHouse, seed: int, 
             history = await house.verdict(90)
     ends = [row["state"] for row in history.rows.values()]
     print(f"{len(ends)} jobs, {len(history.deeds)} faults, {len(history.changes)} changes, seed {seed}")
-    assert len(history.accepted) > seconds
+    assert len(history.rows) > seconds / 2
+    assert len(history.deeds) > seconds / 4
     assert set(ends) == {"SUCCESS"}, [row for row in history.rows.values() if row["state"] != "SUCCESS"][:3]
