@@ -26,8 +26,9 @@ def make_house(postgres: Postgres, emulator: Emulator, tmp_path: Path) -> MakeHo
 
 
 @pytest.fixture
-async def house(make_house: MakeHouse) -> AsyncIterator[House]:
-    async with make_house() as house:
+async def house(make_house: MakeHouse, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    """A house with the settings its test module names as SETTINGS."""
+    async with make_house(**getattr(request.module, "SETTINGS", {})) as house:
         yield house
 
 

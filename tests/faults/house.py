@@ -54,6 +54,8 @@ QUICK: dict[str, Any] = {
     "jobs": ("tests.faults.fault_jobs",),
     "log_level": "INFO",
 }
+# For tests in which no lease is to run out, however busy the machine is.
+PATIENT: dict[str, Any] = {"lease_seconds": 20.0, "heartbeat_seconds": 1.0}
 # Lease, sweep, receive and a start of a child on a busy machine.
 RECOVERY_SECONDS = 2.0 + 0.3 + 1.0 + 3.0
 PROGRAMS = {"worker": "worker", "api": "service", "notifier": "notifier"}

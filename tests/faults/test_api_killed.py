@@ -6,7 +6,9 @@ import contextlib
 import httpx
 import pytest
 
-from tests.faults.house import House
+from tests.faults.house import PATIENT, House
+
+SETTINGS = PATIENT
 
 ACCEPT = "todoke.store.ledger:Ledger.accept"
 SEND = "todoke.queue.sqs:SqsQueue.send"

@@ -5,8 +5,10 @@ import asyncio
 import httpx
 import pytest
 
-from tests.faults.house import RECOVERY_SECONDS, House
+from tests.faults.house import PATIENT, RECOVERY_SECONDS, House
 from tests.faults.proxy_postgres import PostgresProxy
+
+SETTINGS = PATIENT
 
 ACCEPT = "INSERT INTO job"
 CLAIM = "job.lease + 1"

@@ -6,9 +6,11 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.faults.house import House, MakeHouse, until
+from tests.faults.house import PATIENT, House, MakeHouse, until
 from todoke.dev.aws import REGION
 from todoke.model.ids import new_id
+
+SETTINGS = PATIENT
 
 BURY = "todoke.store.repair:Repair.bury"
 
@@ -48,7 +50,7 @@ async def test_whoever_keeps_dead_letters_may_be_killed_around_its_commit(house:
 
 async def test_what_no_worker_can_take_is_kept_and_harms_nothing(make_house: MakeHouse) -> None:
     """Row 28: an unparseable message, a job that is not there, a type nobody knows."""
-    async with make_house(receives_max=2, visibility_seconds=1) as house:
+    async with make_house(receives_max=2, visibility_seconds=1, **PATIENT) as house:
         await house.start(dlq_url=house.dead_letter_url)
         stranger = await house.submit("nobody-knows-this", expires_seconds=6.0)
         send(house, house.settings.sqs_queue_url, "no hint", json.dumps({"jobId": str(new_id())}))

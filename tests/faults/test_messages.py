@@ -1,24 +1,25 @@
 """Messages that repeat, come late, or are taken only in part (rows 15 to 17)."""
 
-from tests.faults.house import House, MakeHouse
+from tests.faults.house import PATIENT, House
+
+SETTINGS = PATIENT
 
 
-async def test_every_message_several_times_at_once_runs_each_job_once(make_house: MakeHouse, seed: int) -> None:
+async def test_every_message_several_times_at_once_runs_each_job_once(house: House) -> None:
     """Row 15: two to five messages a job, each of them received two to five times, by three workers."""
-    async with make_house() as house:
-        house.aws.send_copies = house.aws.receive_copies = (1, 4)
-        for _ in range(3):
-            await house.start()
-        kinds = ("act", "act-async", "act-in-a-thread")
-        jobs = [await house.submit(kinds[number % 3], seconds=0.05 * (number % 4)) for number in range(24)]
-        for job in jobs:
-            await house.end(job)
-        # What is left of the copies of receives names messages that are gone.
-        house.aws.calm()
-        history = await house.verdict(is_duplicates_only=True)
-        assert {(row["state"], row["attempt"]) for row in history.rows.values()} == {("SUCCESS", 1)}
-        received = [item for item in history.traffic if item.action == "receive"]
-        assert len(received) >= 4 * len(jobs)
+    house.aws.send_copies = house.aws.receive_copies = (1, 4)
+    for _ in range(3):
+        await house.start()
+    kinds = ("act", "act-async", "act-in-a-thread")
+    jobs = [await house.submit(kinds[number % 3], seconds=0.05 * (number % 4)) for number in range(24)]
+    for job in jobs:
+        await house.end(job)
+    # What is left of the copies of receives names messages that are gone.
+    house.aws.calm()
+    history = await house.verdict(is_duplicates_only=True)
+    assert {(row["state"], row["attempt"]) for row in history.rows.values()} == {("SUCCESS", 1)}
+    received = [item for item in history.traffic if item.action == "receive"]
+    assert len(received) >= 4 * len(jobs)
 
 
 async def test_a_message_that_comes_again_after_it_was_deleted_is_ignored(house: House) -> None:

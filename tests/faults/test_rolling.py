@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from tests.faults.house import House, MakeHouse
+from tests.faults.house import PATIENT, House, MakeHouse
+
+SETTINGS = PATIENT
 
 REDISPATCH = "todoke.store.repair:Repair.redispatch"
 
@@ -34,7 +36,7 @@ async def test_rolling_restarts_charge_nothing(house: House, rounds: int, jobs: 
 
 async def test_two_sweepers_name_a_job_once(make_house: MakeHouse) -> None:
     """Row 33: jobs whose hints were never sent; two workers sweep at once, and one was stopped in its sweep."""
-    async with make_house(redispatch_seconds=0.6) as house:
+    async with make_house(redispatch_seconds=0.6, **PATIENT) as house:
         paused = await house.start("worker", "stop", "after", REDISPATCH)
         jobs = [await house.submit(copies=0) for _ in range(12)]
         await house.when(jobs[0], lambda row: row["dispatch_count"] > 0)
