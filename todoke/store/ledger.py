@@ -198,10 +198,6 @@ class Ledger(Transactions):
 
         Members: state, type, lease, worker_id, dispatch_count, is_held, is_limited, due_seconds (0 or less: due).
         """
-        if not ids:
-            # Asked of no job it only says whether work can be done here, and a server that takes no writes does none.
-            await self._database.fetch(SQL["reach"])
-            return {}
         return {row["id"]: row for row in await self._database.fetch(SQL["standing"], list(ids))}
 
     async def _take(

@@ -142,9 +142,6 @@ SELECT
 FROM job
 WHERE id = ANY ($1::uuid[])
 
--- reach: fails unless this PostgreSQL can be written to
-SELECT FROM job WHERE false FOR UPDATE
-
 -- renew: prolong the leases one worker still holds; a job left out of the answer is lost to it
 -- No lease outlives its attempt's deadline by more than what keeping a result may take. One that has expired may be
 -- prolonged while nobody has claimed its job, unless it is limited: then its place may be taken already.
