@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from tests.faults.house import House, Process
+from tests.faults.house import House
+from tests.faults.processes import Process
 from tests.faults.proxy import Proxy
 from tests.faults.proxy_postgres import PostgresProxy
 

@@ -4,14 +4,10 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import secrets
 import signal
-import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,26 +19,18 @@ import httpx
 from tests.conftest import make_settings
 from tests.faults.history import Bounds, Deed, History, Kept, Left, Seen, install
 from tests.faults.invariants import check
+from tests.faults.processes import Process, answers, launch, until
 from tests.faults.proxy_aws import AwsProxy
 from tests.make import make_job
 from todoke.dev.aws import REGION, Emulator
 from todoke.dev.postgres import Postgres
 from todoke.queue.sqs import SqsQueue, parse_body
-from todoke.runtime.settings import Settings, variable_names
+from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 from todoke.store.repair import Repair
 
-ROOT = Path(__file__).resolve().parents[2]
-KEPT = (
-    "PATH",
-    "HOME",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "COVERAGE_PROCESS_START",
-    "COVERAGE_PROCESS_CONFIG",
-)
 QUICK: dict[str, Any] = {
     "lease_seconds": 2.0,
     "heartbeat_seconds": 0.5,
@@ -58,47 +46,6 @@ QUICK: dict[str, Any] = {
 PATIENT: dict[str, Any] = {"lease_seconds": 20.0, "heartbeat_seconds": 1.0}
 # Lease, sweep, receive and a start of a child on a busy machine.
 RECOVERY_SECONDS = 2.0 + 0.3 + 1.0 + 3.0
-PROGRAMS = {"worker": "worker", "api": "service", "notifier": "notifier"}
-
-
-@dataclass
-class Process:
-    """One of Todoke's processes and what it logs. `at`: words for tests.faults.at, none for the plain program."""
-
-    kind: str
-    process: asyncio.subprocess.Process
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    url: str = ""
-    reading: "asyncio.Task[None] | None" = None
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process.returncode is None
-
-    @property
-    def name(self) -> str:
-        """The worker's id, once it has said so."""
-        started = self.logged("worker.started")
-        return str(started[0]["worker_id"]) if started else f"{self.kind} {self.pid}"
-
-    def logged(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line.get("event") == event]
-
-    def signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
-    async def ended(self, seconds: float = 20) -> int:
-        """Its exit code, when everything it said has been read. Raises AssertionError when it does not end."""
-        assert self.reading is not None
-        # Only waited for: a reader canceled here would make the next wait look like a cancellation.
-        await asyncio.wait({self.reading}, timeout=seconds)
-        assert self.reading.done(), f"{self.name} still runs after {seconds} s"
-        return await self.process.wait()
 
 
 class House:
@@ -120,30 +67,10 @@ class House:
     async def start(self, kind: str = "worker", *at: str, is_ready: bool = True, **overrides: Any) -> Process:
         """Start a process. `at`: action, when, target for tests.faults.at."""
         chosen = self.settings.model_copy(update=overrides)
-        program = ["-m", "tests.faults.at", kind, *at] if at else ["-m", PROGRAMS[kind]]
-        environment = _environment(chosen) | {"TMPDIR": str(self.folder)}
-        door = _door() if kind == "api" else None
-        if door:
-            environment |= {"TODOKE_LISTEN_FD": str(door.fileno())}
-        process = Process(
-            kind,
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                *program,
-                cwd=ROOT,
-                env=environment,
-                stderr=asyncio.subprocess.PIPE,
-                limit=2**20,
-                pass_fds=[door.fileno()] if door else [],
-            ),
-        )
-        if door:
-            process.url = f"http://127.0.0.1:{door.getsockname()[1]}"
-            door.close()
-        process.reading = asyncio.create_task(_read(process))
+        process = await launch(kind, at, chosen, self.folder)
         self.processes.append(process)
         if is_ready and kind == "api":
-            await _answers(process)
+            await answers(process)
         elif is_ready:
             await until(lambda: bool(process.logged(f"{kind}.started")), what=lambda: process.lines[-20:])
         return process
@@ -229,7 +156,10 @@ class House:
 
     async def seen(self, client: httpx.AsyncClient, job: UUID) -> dict[str, Any]:
         """Poll once, as a client does, and remember what it said."""
-        body: dict[str, Any] = (await client.get(f"/jobs/{job}")).json()
+        answer = await client.get(f"/jobs/{job}")
+        body: dict[str, Any] = answer.json()
+        if answer.status_code == 503:
+            return body
         percent = (body.get("progress") or {}).get("percent")
         self.history.seen.append(
             Seen(job, body["status"], body["sequence"], body["attempt"], percent, body.get("errorCode"))
@@ -335,26 +265,11 @@ async def open_house(
     await _execute(f"{base}/postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20, what: Callable[[], object] = lambda: None) -> None:
-    """Wait for a condition, bounded."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        await asyncio.sleep(0.02)
-
-
 async def together(*works: Awaitable[object]) -> None:
     """Do everything at once; the first failure is told, the rest is canceled."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_as_coroutine(work)) for work in works]
     assert not any(task.cancelled() for task in tasks)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 async def _as_coroutine(work: Awaitable[object]) -> None:
@@ -367,45 +282,6 @@ def _queues(client: Any, receives_max: int) -> Sequence[str]:
     arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": str(receives_max)})
     return client.create_queue(QueueName=name, Attributes={"RedrivePolicy": redrive})["QueueUrl"], dead
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    names = variable_names()
-    values = {names[name]: _spelled(value) for name, value in settings if value is not None}
-    return {name: os.environ[name] for name in KEPT if name in os.environ} | values
-
-
-def _spelled(value: Any) -> str:
-    if hasattr(value, "get_secret_value"):
-        return str(value.get_secret_value())
-    return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _door() -> socket.socket:
-    door = socket.socket()
-    door.bind(("127.0.0.1", 0))
-    door.listen(512)
-    return door
-
-
-async def _answers(process: Process, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    async with httpx.AsyncClient(base_url=process.url, timeout=1) as client:
-        while process.is_alive:
-            with contextlib.suppress(httpx.HTTPError):
-                await client.get("/healthz")
-                return
-            assert time.monotonic() < deadline, process.lines[-20:]
-            await asyncio.sleep(0.05)
-
-
-async def _read(process: Process) -> None:
-    assert process.process.stderr is not None
-    async for line in process.process.stderr:
-        try:
-            process.lines.append(json.loads(line))
-        except ValueError:
-            process.lines.append({"event": "not json", "text": line.decode(errors="replace")})
 
 
 def _look(client: Any, bucket: str, row: dict[str, Any]) -> Kept:

@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from tests.faults.house import House, until
+from tests.faults.house import House
+from tests.faults.processes import until
 
 SETTLE = "todoke.store.ledger:Ledger.settle"
 

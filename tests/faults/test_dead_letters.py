@@ -6,7 +6,8 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.faults.house import PATIENT, House, MakeHouse, until
+from tests.faults.house import PATIENT, House, MakeHouse
+from tests.faults.processes import until
 from todoke.dev.aws import REGION
 from todoke.model.ids import new_id
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.house import RECOVERY_SECONDS, House, MakeHouse, is_alive, together, until
+from tests.faults.house import RECOVERY_SECONDS, House, MakeHouse, together
+from tests.faults.processes import is_alive, until
 
 CLAIM = "todoke.store.ledger:Ledger.claim"
 SETTLE = "todoke.store.ledger:Ledger.settle"

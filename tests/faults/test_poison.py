@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.house import House, Process, until
+from tests.faults.house import House
+from tests.faults.processes import Process, until
 
 Spoil = Callable[[House], None]
 

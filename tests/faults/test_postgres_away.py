@@ -29,8 +29,8 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]
 
 @pytest.fixture
 async def house(own_postgres: Postgres, emulator: Emulator, tmp_path: Path) -> AsyncIterator[House]:
-    """A message may be received three times only: an outage that burned receives would fill the dead letters."""
-    async with open_house(own_postgres, emulator, tmp_path, receives_max=3, visibility_seconds=2) as house:
+    """A message may be received six times only: an outage that burns receives would fill the dead letters."""
+    async with open_house(own_postgres, emulator, tmp_path, receives_max=6, visibility_seconds=2) as house:
         yield house
 
 

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from tests.faults.house import House, MakeHouse, is_alive, until
+from tests.faults.house import House, MakeHouse
+from tests.faults.processes import is_alive, until
 
 SETTLE = "todoke.store.ledger:Ledger.settle"
 PUT = "todoke.blobs.s3:S3Blobs.put"
