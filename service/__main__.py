@@ -11,6 +11,7 @@ from sse_starlette.sse import AppStatus
 from service.app import create_app
 from service.hub import Hub
 from todoke.model.errors import InvalidInput
+from todoke.runtime.hiding import hide_memory
 from todoke.runtime.settings import Settings, is_loopback, load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 
@@ -35,6 +36,7 @@ class Server(uvicorn.Server):
 
 def main() -> int:
     """Serve until SIGTERM. Exit code 2: the settings do not allow to start."""
+    hide_memory()
     try:
         settings = load_settings()
         _refuse_strangers(settings)

@@ -6,20 +6,20 @@ import sys
 import structlog
 
 from todoke.model.errors import InvalidInput
+from todoke.runtime.hiding import hide_memory
 from todoke.runtime.metrics import shown_on
 from todoke.runtime.settings import load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 from worker.app import run
 from worker.process import StartFailed
-from worker.processes import adopt_orphans, hide
+from worker.processes import adopt_orphans
 
 log = structlog.get_logger()
 
 
 def main() -> int:
     """Work until SIGTERM. Exit code 2: the settings or the job modules do not allow to start."""
-    # Job code runs as the same user; our environment and memory hold every secret.
-    hide()
+    hide_memory()
     adopt_orphans()
     try:
         settings = load_settings()

@@ -8,17 +8,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_CHILD_SUBREAPER = 37
 PROC = Path("/proc")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-def hide() -> None:
-    """Keep other processes of the same user from reading our environment and memory. Root reads them all the same."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
 
 
 def adopt_orphans() -> None:

@@ -165,6 +165,8 @@ async def test_a_submit_that_cannot_be_kept_is_503(settings: Settings) -> None:
             submit = asyncio.create_task(api.post("/generate-report"))
             # The submit is tried once more by itself, because the answer of a commit may have been lost.
             while not submit.done():
+                # Within a transaction the picture of the others stays as it was first seen.
+                await connection.execute("SELECT pg_stat_clear_snapshot()")
                 await connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE datname = $1 AND wait_event_type = 'Lock'",

@@ -3,6 +3,7 @@
 This room is a job's ordinary life, from its submit to its end; `repair.py` beside it is what sweeps do.
 """
 
+import asyncio
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
@@ -21,6 +22,8 @@ SQL = queries("ledger")
 # What keeping a result may take after the run: no lease outlives its attempt's deadline by more.
 GRACE_SECONDS = 300.0
 PARK_SECONDS = 30.0
+# A caller waits for the answer.
+AGAIN_SECONDS = 5.0
 CLAIM_LOST = "CLAIM_LOST"
 
 
@@ -51,9 +54,13 @@ class Ledger(Transactions):
 
         try:
             return await self._transact(work)
-        except Unavailable:
+        except Unavailable as error:
             # The answer of a commit may have been lost: asked again, the rows themselves say what became of it.
-            return await self._transact(work)
+            try:
+                async with asyncio.timeout(AGAIN_SECONDS):
+                    return await self._transact(work)
+            except TimeoutError:
+                raise error from None
 
     async def claim(
         self, ids: Sequence[UUID], types: Collection[str], worker_id: str, lease_seconds: float
