@@ -104,6 +104,16 @@ class Cgroups:
         return Cgroup(path, self._files)
 
 
+def clear_away(base: Path) -> None:
+    """Remove the groups of workers that were killed before they could."""
+    for path in base.glob("todoke-*-*"):
+        pid = path.name.split("-")[1]
+        # The groups of one that lives may be empty and about to be used; one that is in use cannot be removed.
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
 def _delegates(base: Path, files: Files) -> bool:
     """Whether a group made here has a limit of memory that we may set."""
     probe = base / f"todoke-{os.getpid()}-probe"
