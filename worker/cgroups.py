@@ -87,6 +87,7 @@ class Cgroups:
             if version in groups and version in mounts:
                 base = mounts[version] / groups[version].lstrip("/")
                 if _delegates(base, files):
+                    clear_away(base)
                     return cls(base, files)
         return None
 
