@@ -4,9 +4,10 @@
     python -m tests.faults.at api    stop before todoke.store.ledger:Ledger.accept
     python -m tests.faults.at worker clock 3600
 
-kill and stop send this process SIGKILL or SIGSTOP at the N-th call of that async method: `before` it begins, `answer` is `done` with the API's answers held back until then,
-`after` it returned something other than nothing, or when it is `done`, whatever it returned. clock: time.time and datetime are that many seconds ahead, and
-SIGUSR1 moves them an hour forward, SIGUSR2 two hours back.
+kill and stop send this process SIGKILL or SIGSTOP at the N-th call of that async method that is about something:
+`before` it begins, `after` it returned something other than nothing, when it is `done` whatever it returned, or when
+it is done while the API holds its `answer` back. clock: time.time and datetime are that many seconds ahead, and SIGUSR1
+moves them an hour forward, SIGUSR2 two hours back.
 """
 
 import asyncio
@@ -59,14 +60,10 @@ def arm(action: str, when: str, target: str, nth: int) -> None:
 
 def hold_answers() -> None:
     """Let no submit of this API be answered before the fault has struck."""
-    from fastapi import FastAPI
+    rooms: list[Any] = [importlib.import_module(name) for name in ("service.app", "service.__main__")]
+    real = rooms[0].create_app
 
-    import service.__main__ as front
-    import service.app
-
-    real = service.app.create_app
-
-    def create_app(settings: Any) -> FastAPI:
+    def create_app(settings: Any) -> Any:
         app = real(settings)
 
         @app.middleware("http")
@@ -78,7 +75,8 @@ def hold_answers() -> None:
 
         return app
 
-    service.app.create_app = front.create_app = create_app
+    for room in rooms:
+        room.create_app = create_app
 
 
 def shift(seconds: float) -> None:

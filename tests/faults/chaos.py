@@ -19,7 +19,7 @@ MARKERS = ("INSERT INTO job", "job.lease + 1", "INSERT INTO artifact", "dispatch
 
 
 class Chaos:
-    """API, two workers and a notifier of a house behind `wire` (PostgreSQL) and `line` (SQS, S3), and what befalls them."""
+    """API, workers and notifier of a house behind `wire` (PostgreSQL) and `line` (SQS, S3), and what befalls them."""
 
     def __init__(self, house: House, wire: PostgresProxy, line: Proxy, rng: random.Random) -> None:
         self._house, self._wire, self._line, self._rng = house, wire, line, rng

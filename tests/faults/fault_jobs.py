@@ -113,7 +113,7 @@ def hold_the_gil(params: Work, ctx: JobContext) -> Done:
 @job("block-the-loop", timeout=900, isolation="async")
 async def block_the_loop(params: Work, ctx: JobContext) -> Done:
     tell(params, ctx, "start")
-    time.sleep(duration(params, ctx))
+    time.sleep(duration(params, ctx))  # noqa: ASYNC251 - on purpose
     return finish(params, ctx)
 
 

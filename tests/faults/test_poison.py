@@ -50,7 +50,7 @@ def slow(house: House) -> None:
     house.aws.delays["PutObject"] = 2.5
 
 
-@pytest.mark.parametrize("spoil", [down, spoiling, slow])
+@pytest.mark.parametrize("spoil", [pytest.param(down, marks=pytest.mark.full), spoiling, slow])
 async def test_no_success_without_its_object(house: House, spoil: Spoil) -> None:
     """Row 34: while the object cannot be stored, the job has no end that says so."""
     worker = await house.start()

@@ -81,7 +81,12 @@ async def stalled(house: House, _server: Postgres) -> None:
     await connection.close()
 
 
-@pytest.mark.parametrize("outage", [restarted, crashed, robbed_of_backends, read_only, stalled])
+LONG = (restarted, robbed_of_backends, stalled)
+
+
+@pytest.mark.parametrize(
+    "outage", [crashed, read_only, *(pytest.param(outage, marks=pytest.mark.full) for outage in LONG)]
+)
 async def test_postgresql_goes_away_and_comes_back(house: House, own_postgres: Postgres, outage: Outage) -> None:
     api, workers = await house.start("api"), [await house.start(), await house.start()]
     async with httpx.AsyncClient(base_url=api.url, timeout=20) as client:

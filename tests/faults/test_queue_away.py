@@ -24,7 +24,12 @@ async def submit(house: House, url: str, count: int, seconds: float) -> list[obj
 
 
 @pytest.mark.parametrize(
-    "how", ["refused", "unavailable", pytest.param("silent", marks=[pytest.mark.full, pytest.mark.timeout(300)])]
+    "how",
+    [
+        "refused",
+        pytest.param("unavailable", marks=pytest.mark.full),
+        pytest.param("silent", marks=[pytest.mark.full, pytest.mark.timeout(300)]),
+    ],
 )
 async def test_without_sqs_jobs_are_kept_and_run_all_the_same(house: House, how: str) -> None:
     async with Proxy(house.aws.url) as line:

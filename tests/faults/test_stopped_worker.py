@@ -11,7 +11,9 @@ SETTLE = "todoke.store.ledger:Ledger.settle"
 PUT = "todoke.blobs.s3:S3Blobs.put"
 
 
-@pytest.mark.parametrize("target", [SETTLE, PUT], ids=["before-its-finish", "before-its-upload"])
+@pytest.mark.parametrize(
+    "target", [pytest.param(SETTLE, marks=pytest.mark.full), PUT], ids=["before-its-finish", "before-its-upload"]
+)
 async def test_a_worker_stopped_before_its_finish_finds_it_refused(house: House, target: str) -> None:
     """Row 13: another finishes meanwhile."""
     sleeper = await house.start("worker", "stop", "before", target)
@@ -48,6 +50,7 @@ async def test_a_worker_that_wakes_while_another_runs_its_job_does_not_win(house
     assert (row["lease"], row["losses"], row["failures"]) == (2, 1, 0)
 
 
+@pytest.mark.full
 async def test_a_frozen_worker_kills_what_it_lost(house: House) -> None:
     """The supervisor is stopped in the middle of an attempt that would go on for ever."""
     sleeper = await house.start()
@@ -89,13 +92,17 @@ async def test_a_skewed_clock_that_aws_refuses_is_an_outage_and_no_loss(house: H
     await house.verdict(is_duplicates_only=True)
 
 
-@pytest.mark.parametrize("seconds", [4.5, pytest.param(20, marks=pytest.mark.full)])
-async def test_job_code_slower_than_lease_and_visibility_runs_once(make_house: MakeHouse, seconds: float) -> None:
+ALL = ("act", "act-in-a-thread", "act-async", "hold-the-gil", "block-the-loop")
+
+
+@pytest.mark.parametrize(("kinds", "seconds"), [(ALL[3:], 4), pytest.param(ALL, 20, marks=pytest.mark.full)])
+async def test_job_code_slower_than_lease_and_visibility_runs_once(
+    make_house: MakeHouse, kinds: tuple[str, ...], seconds: float
+) -> None:
     """Rows 19, 23 and 24: long, blocking its loop, holding the GIL; and every call to the queue takes a second."""
-    async with make_house(lease_seconds=1.5, visibility_seconds=2, slots=8) as house:
+    async with make_house(lease_seconds=3, visibility_seconds=2, slots=8) as house:
         house.aws.delays["*"] = 1.0
         workers = [await house.start(), await house.start()]
-        kinds = ("act", "act-in-a-thread", "act-async", "hold-the-gil", "block-the-loop")
         jobs = [await house.submit(kind, seconds=seconds) for kind in kinds]
         rows = [await house.end(job, seconds * len(kinds) + 20) for job in jobs]
         house.aws.calm()

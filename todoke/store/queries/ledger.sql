@@ -300,3 +300,6 @@ LEFT JOIN requested USING (id)
 SELECT job.id, job.lease
 FROM job
 WHERE job.state = 'PROCESSING' AND job.worker_id = $1
+-- Nothing is to be locked: a server that takes no writes refuses this, and so is not taken for one to work with.
+ORDER BY job.id
+FOR UPDATE
