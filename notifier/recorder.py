@@ -8,6 +8,7 @@ import structlog
 
 from todoke.model.delivery import Verdict
 from todoke.runtime.batcher import Batcher
+from todoke.runtime.metrics import DELIVERY_ATTEMPTS
 from todoke.store.deliveries import Deliveries
 
 log = structlog.get_logger()
@@ -21,13 +22,14 @@ class Recorder:
     """Stores what attempts came to, as long as it is worth storing."""
 
     def __init__(self, deliveries: Deliveries) -> None:
-        self._batcher: Batcher[Verdict, bool] = Batcher(deliveries.record, VERDICTS_MAX)
+        self._batcher: Batcher[Verdict, bool] = Batcher(deliveries.record, VERDICTS_MAX, "verdicts")
 
     async def record(self, verdict: Verdict, until: float) -> None:
         """Store one verdict; while that fails, try again until `until` (monotonic seconds, the end of the lease).
 
         After it the delivery is due again anyway, and the receiver knows the repeat by its webhook-id.
         """
+        DELIVERY_ATTEMPTS.labels(str(verdict.reason)).inc()
         pause = FIRST_PAUSE_SECONDS
         while not await self._is_settled(verdict, is_last=time.monotonic() + pause > until):
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret

@@ -39,8 +39,12 @@ class Completer:
         show: LetGo,
         settled: Callable[[Attempt], None] = lambda _attempt: None,
     ) -> None:
-        self._settling: Batcher[Outcome, bool] = Batcher(lambda batch: _newest_alone(settle, batch), BATCH_MAX)
-        self._reporting: Batcher[Progress, bool] = Batcher(lambda batch: _newest_alone(report, batch), BATCH_MAX)
+        self._settling: Batcher[Outcome, bool] = Batcher(
+            lambda batch: _newest_alone(settle, batch), BATCH_MAX, "outcomes"
+        )
+        self._reporting: Batcher[Progress, bool] = Batcher(
+            lambda batch: _newest_alone(report, batch), BATCH_MAX, "progress"
+        )
         self._forget, self._show, self._told = forget, show, settled
 
     async def report(self, progress: Progress) -> bool:

@@ -8,6 +8,7 @@ import structlog
 from todoke.model.dead_letter import DeadLetter, LetterVerdict
 from todoke.model.errors import Unavailable
 from todoke.queue.port import BATCH_MAX, Message, Queue
+from todoke.runtime.metrics import DEAD_LETTERS
 
 log = structlog.get_logger()
 
@@ -34,6 +35,8 @@ class DeadLetters:
             except Unavailable:
                 await self._queue.defer([message.receipt for message in messages], 0)
                 raise
+            for verdict in verdicts:
+                DEAD_LETTERS.labels(str(verdict)).inc()
             log.warning("dead_letters.kept", **Counter(str(verdict) for verdict in verdicts))
             await self._queue.delete([message.receipt for message in messages])
 

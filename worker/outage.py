@@ -5,6 +5,8 @@ import time
 
 import structlog
 
+from todoke.runtime.metrics import STRAIGHT_CLAIMING
+
 log = structlog.get_logger()
 
 
@@ -30,6 +32,7 @@ class Outage:
         if lasted >= self._seconds and not self.is_away:
             self.present.clear()
             self.away.set()
+            STRAIGHT_CLAIMING.set(1)
             log.error("queue.away", seconds=round(lasted, 1), then="jobs are claimed straight from PostgreSQL")
 
     def answered(self) -> None:
@@ -38,4 +41,5 @@ class Outage:
             log.info("queue.back", seconds=round(time.monotonic() - self._since, 1))
         self._since = None
         self.away.clear()
+        STRAIGHT_CLAIMING.set(0)
         self.present.set()

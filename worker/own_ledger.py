@@ -11,11 +11,14 @@ import structlog
 
 from todoke.model.errors import Unavailable
 from todoke.model.job import Attempt, Outcome, Progress
+from todoke.runtime.metrics import DOOMED_JOBS, INFRA_LOSSES
 from todoke.runtime.settings import Settings
 from todoke.store.ledger import Ledger
 from todoke.store.repair import Repair
 
 log = structlog.get_logger()
+
+WORKER_LOST = "WORKER_LOST"
 
 
 class OwnLedger:
@@ -91,7 +94,12 @@ class OwnLedger:
 
     async def end_doomed(self, jobs_max: int) -> int:
         """End jobs nobody may run any more; says how many."""
-        return len(await self._repair.end_doomed(jobs_max))
+        ended = await self._repair.end_doomed(jobs_max)
+        for code in ended.values():
+            DOOMED_JOBS.labels(code).inc()
+            if code == WORKER_LOST:
+                INFRA_LOSSES.labels("worker").inc()
+        return len(ended)
 
     async def enroll(self, busy: int) -> None:
         """Say that this worker lives, and how many of its slots are busy."""

@@ -9,6 +9,7 @@ import structlog
 
 from todoke.blobs.port import Blobs
 from todoke.model.errors import Unavailable
+from todoke.runtime.metrics import PRUNED_ROWS
 from todoke.store.retention import Retention
 
 log = structlog.get_logger()
@@ -48,6 +49,8 @@ class Pruner:
             "tombstones": await _paced(retention.drop_tombstones, ages.tombstones),
             "orphans": await self._clear_orphans(),
         }
+        for kind, count in counts.items():
+            PRUNED_ROWS.labels(kind).inc(count)
         if any(counts.values()):
             log.info("prune.done", **counts)
 

@@ -12,6 +12,7 @@ from todoke.model.errors import Unavailable
 from todoke.model.job import Attempt
 from todoke.queue.port import BATCH_MAX, Message
 from todoke.runtime.batcher import Batcher
+from todoke.runtime.metrics import BATCH_SIZE, UNCLAIMED_HINTS
 from worker.hints import Answer, Fate, Hide, Hints
 from worker.messages import Messages
 from worker.outage import Outage
@@ -51,7 +52,7 @@ class Receiver:
         self._receive, self._slots, self._messages = receive, slots, messages
         self._start, self._make_sure, self._outage = start, make_sure, outage
         self._resolving: Batcher[Sequence[Message], list[Answer]] = Batcher(
-            lambda polls: _resolved(hints, polls), CLAIM_POLLS_MAX
+            lambda polls: _resolved(hints, polls), CLAIM_POLLS_MAX, "polls"
         )
         self._always, self._busy, self._reachable = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._always.set()
@@ -156,6 +157,7 @@ class Receiver:
                 self._let_go(message, answer)
 
     def _let_go(self, message: Message, fate: Fate | Hide) -> None:
+        UNCLAIMED_HINTS.labels("hide" if isinstance(fate, Hide) else fate.name.lower()).inc()
         match fate:
             case Fate.FORGET | Fate.PUT_OFF:
                 self._messages.forget(message.receipt)
@@ -170,6 +172,7 @@ class Receiver:
 
 async def _resolved(hints: Hints, polls: Sequence[Sequence[Message]]) -> list[list[Answer]]:
     """One claim for what several polls brought."""
+    BATCH_SIZE.labels("claims").observe(sum(map(len, polls)))
     answers = iter(await hints.resolve([message for messages in polls for message in messages]))
     return [[next(answers) for _ in messages] for messages in polls]
 

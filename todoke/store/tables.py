@@ -100,7 +100,8 @@ job = Table(
         "rank_at",
         postgresql_where=text("state IN ('PENDING', 'PROCESSING') AND concurrency_key IS NOT NULL"),
     ),
-    Index("job_held", "tenant_id", postgresql_where=text("state = 'PROCESSING' AND worker_id IS NOT NULL")),
+    Index("job_started", "redispatch_at", postgresql_where=text("state = 'PROCESSING'")),
+    Index("job_expiring", "expires_at", postgresql_where=text("state = 'PENDING' AND expires_at IS NOT NULL")),
     Index(
         "job_results_age",
         "finished_at",

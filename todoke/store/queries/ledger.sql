@@ -24,10 +24,7 @@ SELECT
     max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
     due_at, due_at - priority * interval '1 minute', due_at + expires * interval '1 second',
     -- A job due now has a hint on its way; for one due later the sweep sends the first.
-    least(
-        due_at + CASE WHEN delay > 0 THEN 0 ELSE $19::float8 END * interval '1 second',
-        due_at + expires * interval '1 second'
-    ),
+    due_at + CASE WHEN delay > 0 THEN 0 ELSE $19::float8 END * interval '1 second',
     now(), now()
 FROM asked
 ON CONFLICT DO NOTHING
@@ -89,10 +86,11 @@ RETURNING
     picked.lost_at IS NOT NULL AS is_recovered
 
 -- due: name and lock jobs that are due, best rank first
+-- (What claimable() says of a PENDING job, in words the planner can count with: it must walk the index of ranks.)
 SELECT job.id
 FROM job
-WHERE job.state = 'PENDING' AND job.rank_at <= now() + interval '10 minutes'
-    AND job.type = ANY ($2::text[]) AND job.concurrency_limit IS NULL AND claimable(job)
+WHERE job.state = 'PENDING' AND job.due_at <= now() AND coalesce(job.expires_at > now(), true)
+    AND job.type = ANY ($2::text[]) AND job.concurrency_limit IS NULL
 ORDER BY job.rank_at
 LIMIT $1
 FOR UPDATE SKIP LOCKED
@@ -130,10 +128,7 @@ SELECT EXISTS (
 
 -- park: put off jobs over their limit; the end of one that runs frees them sooner
 UPDATE job
-SET redispatch_at = least(
-    clock_timestamp() + $2::float8 * interval '1 second',
-    CASE WHEN job.state = 'PENDING' THEN job.expires_at END
-)
+SET redispatch_at = clock_timestamp() + $2::float8 * interval '1 second'
 FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS parked
 WHERE job.id = parked.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
 RETURNING job.id

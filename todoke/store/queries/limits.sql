@@ -21,7 +21,7 @@ SELECT asked.tenant_id, count(job.id) AS held
 FROM unnest($1::text[]) AS asked (tenant_id)
 LEFT JOIN job
     ON job.tenant_id = asked.tenant_id
-    AND job.state = 'PROCESSING' AND job.worker_id IS NOT NULL AND job.lease_expires_at > clock_timestamp()
+    AND job.state = 'PROCESSING' AND job.lease_expires_at > clock_timestamp()
 GROUP BY asked.tenant_id
 
 -- unpark_keys: have the next sweep name as many waiting jobs of each concurrency key as have just ended
@@ -51,7 +51,8 @@ WHERE job.id = ANY (ARRAY(
     CROSS JOIN LATERAL (
         SELECT waiting.id
         FROM job AS waiting
-        WHERE waiting.tenant_id = ended.tenant_id AND waiting.state = 'PENDING' AND claimable(waiting)
+        WHERE waiting.tenant_id = ended.tenant_id AND waiting.state = 'PENDING'
+            AND waiting.due_at <= now() AND coalesce(waiting.expires_at > now(), true)
         ORDER BY waiting.rank_at
         LIMIT ended.jobs
         FOR UPDATE SKIP LOCKED

@@ -2,12 +2,25 @@
 SELECT pg_try_advisory_xact_lock($1) AS is_leader
 
 -- end_doomed: end jobs that nobody holds and nobody may run any more
-WITH doomed AS (
+WITH found AS (
+    (
+        SELECT job.id
+        FROM job
+        WHERE job.state = 'PENDING' AND job.expires_at <= now()
+        LIMIT $1
+    )
+    UNION ALL
+    (
+        SELECT job.id
+        FROM job
+        WHERE job.state = 'PROCESSING' AND job.lease_expires_at <= now() AND doom(job) IS NOT NULL
+        LIMIT $1
+    )
+), doomed AS (
     SELECT job.id, doom(job) AS code
     FROM job
-    WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= now() AND doom(job) IS NOT NULL
+    WHERE job.id = ANY (ARRAY(SELECT id FROM found)) AND doom(job) IS NOT NULL
     ORDER BY job.id
-    LIMIT $1
     FOR UPDATE SKIP LOCKED
 )
 UPDATE job
@@ -42,22 +55,44 @@ FROM (SELECT FROM job WHERE job.state = 'PENDING' AND job.rank_at <= now() AND j
 -- redispatch: name due jobs nobody has come for, and put off the next time they are named
 -- $3: also those that were never started; without it only those whose hint is surely gone: they wait for another
 -- attempt, lost their worker, or were put off because of a concurrency limit.
-WITH overdue AS (
+WITH found AS (
+    (
+        SELECT job.id
+        FROM job
+        WHERE job.state = 'PROCESSING' AND job.redispatch_at <= now() AND claimable(job)
+        ORDER BY job.redispatch_at
+        LIMIT $1
+    )
+    UNION ALL
+    (
+        -- What claimable() says of a PENDING job, in words the planner can count with; so below.
+        SELECT job.id
+        FROM job
+        WHERE $3::boolean AND job.state = 'PENDING' AND job.redispatch_at <= now()
+            AND job.due_at <= now() AND coalesce(job.expires_at > now(), true)
+        ORDER BY job.redispatch_at
+        LIMIT $1
+    )
+    UNION ALL
+    (
+        SELECT job.id
+        FROM job
+        WHERE NOT $3::boolean AND job.state = 'PENDING' AND job.concurrency_key IS NOT NULL
+            AND job.redispatch_at <= now() AND job.due_at <= now() AND coalesce(job.expires_at > now(), true)
+        LIMIT $1
+    )
+), overdue AS (
     SELECT job.id
     FROM job
-    WHERE job.state IN ('PENDING', 'PROCESSING') AND job.redispatch_at <= now() AND claimable(job)
-        AND (job.state = 'PROCESSING' OR job.concurrency_limit IS NOT NULL OR $3::boolean)
-    ORDER BY job.redispatch_at
+    WHERE job.id = ANY (ARRAY(SELECT id FROM found)) AND job.redispatch_at <= now() AND claimable(job)
+    ORDER BY job.id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 )
 UPDATE job
 SET dispatch_count = job.dispatch_count + 1,
-    redispatch_at = least(
-        clock_timestamp() + least(900, $2::float8 * 2 ^ least(job.dispatch_count, 16)) * interval '1 second',
-        -- Only a job that was never started expires.
-        CASE WHEN job.state = 'PENDING' THEN job.expires_at END
-    )
+    redispatch_at = clock_timestamp()
+        + least(900, $2::float8 * 2 ^ least(job.dispatch_count, 16)) * interval '1 second'
 WHERE job.id = ANY (ARRAY(SELECT id FROM overdue))
 RETURNING job.id
 
@@ -72,10 +107,7 @@ RETURNING job.id
 
 -- put_off: have a later sweep name these jobs, because the worker that got their hints cannot run them
 UPDATE job
-SET redispatch_at = least(
-    clock_timestamp() + $2::float8 * interval '1 second',
-    CASE WHEN job.state = 'PENDING' THEN job.expires_at END
-)
+SET redispatch_at = clock_timestamp() + $2::float8 * interval '1 second'
 FROM (SELECT id FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE) AS unknown
 WHERE job.id = unknown.id AND job.state IN ('PENDING', 'PROCESSING') AND job.worker_id IS NULL
 RETURNING job.id

@@ -6,12 +6,13 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-# VOLATILE, as clock_timestamp() is, so that the planner may write both into the statement.
+# VOLATILE, as clock_timestamp() is, so that the planner may write both into the statement. The coalesce keeps it from
+# seeing the condition of a partial index in them: a statement that names ids must never read all unfinished jobs.
 DOOM = """
 CREATE FUNCTION doom(job job) RETURNS text LANGUAGE sql VOLATILE AS $$
     SELECT CASE
-        WHEN job.state = 'PENDING' AND job.expires_at <= clock_timestamp() THEN 'EXPIRED'
-        WHEN job.state = 'PROCESSING' AND job.lease_expires_at <= clock_timestamp() THEN CASE
+        WHEN coalesce(job.state, '') = 'PENDING' AND job.expires_at <= clock_timestamp() THEN 'EXPIRED'
+        WHEN coalesce(job.state, '') = 'PROCESSING' AND job.lease_expires_at <= clock_timestamp() THEN CASE
             WHEN job.cancel_requested_at IS NOT NULL THEN 'CANCELED'
             WHEN job.losses + 1 >= job.max_losses THEN 'WORKER_LOST'
         END
@@ -22,9 +23,9 @@ $$
 CLAIMABLE = """
 CREATE OR REPLACE FUNCTION claimable(job job) RETURNS boolean LANGUAGE sql VOLATILE AS $$
     SELECT doom(job) IS NULL AND (
-        (job.state = 'PENDING' AND job.due_at <= clock_timestamp())
-        OR (job.state = 'PROCESSING' AND job.worker_id IS NULL AND job.due_at <= clock_timestamp())
-        OR (job.state = 'PROCESSING' AND job.lease_expires_at <= clock_timestamp())
+        (coalesce(job.state, '') = 'PENDING' AND job.due_at <= clock_timestamp())
+        OR (coalesce(job.state, '') = 'PROCESSING' AND job.worker_id IS NULL AND job.due_at <= clock_timestamp())
+        OR (coalesce(job.state, '') = 'PROCESSING' AND job.lease_expires_at <= clock_timestamp())
     )
 $$
 """
@@ -238,11 +239,12 @@ def _job_columns() -> None:
         ["tenant_id", "concurrency_key", "rank_at"],
         postgresql_where=sa.text("state IN ('PENDING', 'PROCESSING') AND concurrency_key IS NOT NULL"),
     )
+    op.create_index("job_started", "job", ["redispatch_at"], postgresql_where=sa.text("state = 'PROCESSING'"))
     op.create_index(
-        "job_held",
+        "job_expiring",
         "job",
-        ["tenant_id"],
-        postgresql_where=sa.text("state = 'PROCESSING' AND worker_id IS NOT NULL"),
+        ["expires_at"],
+        postgresql_where=sa.text("state = 'PENDING' AND expires_at IS NOT NULL"),
     )
     # Every finished job stands in exactly one of these two.
     op.create_index(
