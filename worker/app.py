@@ -135,8 +135,8 @@ async def _doors(settings: Settings) -> AsyncIterator[Doors]:
     async with contextlib.AsyncExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         database = await stack.enter_async_context(Database(settings.database_url.get_secret_value()))
-        queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
-        stack.callback(queue.close)
+        queue, blobs = SqsQueue.from_settings(settings, is_lean=True), S3Blobs.from_settings(settings)
+        stack.push_async_callback(queue.aclose)
         stack.callback(blobs.close)
         host = _host(settings, scratch)
         stack.push_async_callback(host.close)

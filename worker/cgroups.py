@@ -87,6 +87,7 @@ class Cgroups:
             if version in groups and version in mounts:
                 base = mounts[version] / groups[version].lstrip("/")
                 if _delegates(base, files):
+                    clear_away(base)
                     return cls(base, files)
         return None
 
@@ -102,6 +103,16 @@ class Cgroups:
         with contextlib.suppress(OSError):
             (path / SWAP_LIMIT).write_text("0")
         return Cgroup(path, self._files)
+
+
+def clear_away(base: Path) -> None:
+    """Remove the groups of workers that were killed before they could."""
+    for path in base.glob("todoke-*-*"):
+        pid = path.name.split("-")[1]
+        # The groups of one that lives may be empty and about to be used; one that is in use cannot be removed.
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _delegates(base: Path, files: Files) -> bool:

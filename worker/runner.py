@@ -1,6 +1,7 @@
 """One attempt as a value through named steps: run, keep the result, tell the last progress, settle, clear away."""
 
 import asyncio
+import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from todoke.model.errors import Unavailable
 from todoke.model.job import Attempt, Outcome
 from todoke.queue.port import Message
 from worker import measures
-from worker.ending import WORKER_FAULT, Ending, Errored, Lost, Made, Returned, outcome
+from worker.ending import WORKER_FAULT, Ending, Errored, Lost, Made, Returned, Stored, outcome
 from worker.held import Held
 from worker.process import Order
 from worker.progress import Report, Reporter
@@ -107,7 +108,9 @@ class Runner:
         if not is_ours:
             log.warning("attempt.lost", **told, ending=type(ending).__name__)
             return
-        log.info("attempt.settled", **told, ending=type(ending).__name__, code=getattr(ending, "code", None))
+        # What went well is in the ledger and the measures; written out for every job it would cost throughput.
+        level = logging.DEBUG if isinstance(ending, Stored) else logging.INFO
+        log.log(level, "attempt.settled", **told, ending=type(ending).__name__, code=getattr(ending, "code", None))
 
     async def _settled(self, held: Held, outcome: Outcome) -> bool:
         is_ours = await self._settle(outcome, held)

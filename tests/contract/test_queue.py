@@ -8,11 +8,33 @@ from typing import Any
 
 import boto3
 import pytest
+from moto import mock_aws
 
-from todoke.dev.aws import REGION
+from todoke.dev.aws import REGION, Emulator
 from todoke.model.errors import Unavailable
 from todoke.model.ids import new_id
 from todoke.queue.sqs import SqsQueue, body, parse_body
+
+
+# moto stands inside boto3, so that it hears nothing of what does not go through it.
+@pytest.fixture(params=["moto", "ministack", "ministack, lean"])
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def is_lean(way: str) -> bool:
+    return way.endswith("lean")
+
+
+@pytest.fixture
+def endpoint(way: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
+    if way == "moto":
+        with mock_aws():
+            yield None
+    else:
+        emulator: Emulator = request.getfixturevalue("emulator")
+        yield emulator.url
 
 
 @pytest.fixture
@@ -23,10 +45,10 @@ def url(endpoint: str | None) -> Iterator[str]:
 
 
 @pytest.fixture
-async def queue(endpoint: str | None, url: str) -> AsyncIterator[SqsQueue]:
-    queue = SqsQueue(url, region=REGION, endpoint_url=endpoint)
+async def queue(endpoint: str | None, is_lean: bool, url: str) -> AsyncIterator[SqsQueue]:
+    queue = SqsQueue(url, region=REGION, endpoint_url=endpoint, is_lean=is_lean)
     yield queue
-    queue.close()
+    await queue.aclose()
 
 
 async def test_what_is_sent_is_received(queue: SqsQueue) -> None:
@@ -151,21 +173,19 @@ async def _all(queue: SqsQueue, count: int):  # type: ignore[no-untyped-def]
 
 async def test_what_a_batch_left_undone_is_asked_for_again(queue: SqsQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQS answers 200 and does a part only; the stub does what is asked but for some entries of the first call."""
-    real = queue._sqs._make_api_call
+    real = queue._call
     asked: list[list[str]] = []
 
-    def partly(operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        if "Entries" not in request:
-            return real(operation, request)
+    async def partly(operation: str, request: dict[str, Any]) -> dict[str, Any]:
         entries = request["Entries"]
         asked.append([entry["Id"] for entry in entries])
         left = [entry["Id"] for entry in entries if len(asked) == 1 and entry["Id"] in ("1", "3")]
         done = [entry for entry in entries if entry["Id"] not in left]
-        answer = real(operation, {**request, "Entries": done})
+        answer = await real(operation, {**request, "Entries": done})
         failed = [{"Id": key, "Code": "InternalError", "SenderFault": False} for key in left]
         return {**answer, "Failed": [*answer.get("Failed", []), *failed]}
 
-    monkeypatch.setattr(queue._sqs, "_make_api_call", partly)
+    monkeypatch.setattr(queue, "_call", partly)
     jobs = [new_id() for _ in range(4)]
     assert await queue.send(jobs) == []
     got = [message async for message in _all(queue, 4)]
@@ -184,12 +204,12 @@ async def test_what_a_batch_left_undone_is_asked_for_again(queue: SqsQueue, monk
 async def test_what_stays_undone_is_told(queue: SqsQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def never(operation: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def never(operation: str, request: dict[str, Any]) -> dict[str, Any]:
         calls.append(operation)
         failed = [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in request["Entries"]]
         return {"Failed": failed}
 
-    monkeypatch.setattr(queue._sqs, "_make_api_call", never)
+    monkeypatch.setattr(queue, "_call", never)
     jobs = [new_id(), new_id()]
     assert await queue.send(jobs) == jobs
     with pytest.raises(Unavailable, match="InternalError"):

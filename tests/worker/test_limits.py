@@ -1,6 +1,7 @@
 """Memory while a job runs, and children that are replaced before they grow old."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from tests.worker.bench import Bench, StartBench, benches
 from tests.worker.conftest import is_alive, until
 from worker import processes
-from worker.cgroups import V1, V2, Cgroup, Cgroups
+from worker.cgroups import V1, V2, Cgroup, Cgroups, clear_away
 from worker.ending import MEMORY_LIMIT, Errored, Failed, Returned
 
 
@@ -121,6 +122,14 @@ async def test_the_kernel_keeps_the_limit_where_it_lets_us(
     assert ending.code == MEMORY_LIMIT
     await until(lambda: not any(path.exists() for path in paths))
     assert await bench.value("double", {"number": 1}) == {"number": 2}
+
+
+def test_groups_of_workers_that_were_killed_are_cleared_away(tmp_path: Path) -> None:
+    dead, ours, busy = f"todoke-{2**22 + 1}-1", f"todoke-{os.getpid()}-1", f"todoke-{2**22 + 1}-2"
+    for name in (dead, ours, f"{busy}/process", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    clear_away(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {ours, busy, "other"}
 
 
 @pytest.mark.parametrize("files", [V1, V2])

@@ -37,6 +37,14 @@ async def test_fail_ends_the_job_with_its_own_code(start_worker: StartWorker, of
     assert (row["attempt"], row["failures"]) == (1, 1)
 
 
+async def test_what_went_well_is_not_written_out(start_worker: StartWorker, office: Office) -> None:
+    worker = await start_worker()
+    await office.result(await office.submit("double", {"number": 1}))
+    await office.end(await office.submit("fail"))
+    await until(lambda: worker.logged("attempt.settled"))
+    assert [line["code"] for line in worker.logged("attempt.settled")] == ["NO_DATA"]
+
+
 async def test_retry_runs_again_when_asked(start_worker: StartWorker, office: Office) -> None:
     await start_worker()
     job = await office.submit("ask-again")

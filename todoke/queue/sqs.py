@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -14,6 +13,7 @@ import structlog
 
 from todoke.model.errors import Unavailable
 from todoke.model.ids import parse_id
+from todoke.queue.lean import LeanSqs
 from todoke.queue.port import Message
 from todoke.runtime.aws import Threads, client_config
 from todoke.runtime.settings import Settings
@@ -28,6 +28,11 @@ BODY_CHARACTERS_MAX = 200
 # SQS may take some entries of a batch and fail at others.
 ENTRY_TRIES = 3
 ENTRY_PAUSE_SECONDS = 0.1
+BOTO3_NAMES = {
+    "SendMessageBatch": "send_message_batch",
+    "DeleteMessageBatch": "delete_message_batch",
+    "ChangeMessageVisibilityBatch": "change_message_visibility_batch",
+}
 DEPTH: Any = "ApproximateNumberOfMessages"
 
 # What SQS did not do, by the entry's number: the code it gave, and whether the fault is ours.
@@ -35,9 +40,11 @@ Refused = dict[str, tuple[str, bool]]
 
 
 class SqsQueue:
-    """The port over boto3. Long polls have a client and threads of their own, so that they starve nothing.
+    """The port over SQS. Long polls have connections of their own, so that they starve nothing.
 
-    A poll that fails is not tried again here: whoever polls does that anyway, and must learn soon of an outage.
+    is_lean: the calls that every message costs go out from the event loop, what is rare through boto3; otherwise all
+    of them through boto3. A poll that fails is not tried again here: whoever polls does that anyway, and must learn
+    soon of an outage.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class SqsQueue:
         endpoint_url: str | None = None,
         poll_seconds: int = 20,
         visibility_seconds: int = 60,
+        is_lean: bool = False,
     ) -> None:
         self._url = queue_url
         self._visibility_seconds = visibility_seconds
@@ -63,9 +71,11 @@ class SqsQueue:
             endpoint_url=endpoint_url,
             config=client_config(read_seconds=poll_seconds + POLL_SLACK_SECONDS, connections_max=RECEIVES_MAX, tries=1),
         )
+        self._poll_seconds = poll_seconds
+        self._lean = LeanSqs(session, self._sqs.meta.endpoint_url, region) if is_lean else None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, *, is_lean: bool = False) -> Self:
         """The queue the settings name; without a name every call raises Unavailable."""
         return cls(
             settings.sqs_queue_url,
@@ -73,6 +83,7 @@ class SqsQueue:
             endpoint_url=settings.aws_endpoint_url,
             poll_seconds=settings.receive_wait_seconds,
             visibility_seconds=settings.visibility_seconds,
+            is_lean=is_lean,
         )
 
     def beside(self, queue_url: str) -> Self:
@@ -82,9 +93,15 @@ class SqsQueue:
         return other
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give boto3's connections back, which are all unless it is lean."""
         self._sqs.close()
         self._poll_sqs.close()
+
+    async def aclose(self) -> None:
+        """Give the connections back, those of a lean queue included."""
+        if self._lean is not None:
+            await self._lean.aclose()
+        self.close()
 
     async def send(self, job_ids: Sequence[UUID]) -> list[UUID]:
         """Send a hint for each of at most ten jobs; the answer names those the queue did not take."""
@@ -94,7 +111,7 @@ class SqsQueue:
     async def send_bodies(self, bodies: Sequence[str]) -> list[bool]:
         """Send at most ten messages as they are; for each, whether the queue took it."""
         refused = await self._batch(
-            self._sqs.send_message_batch,
+            "SendMessageBatch",
             [{"Id": str(number), "MessageBody": text} for number, text in enumerate(bodies)],
         )
         if refused:
@@ -104,21 +121,24 @@ class SqsQueue:
     async def receive(self, messages_max: int, wait_seconds: int) -> list[Message]:
         """At most ten messages, waiting up to `wait_seconds` for the first."""
         self._check()
-        answer = await self._polls.call(
-            lambda: self._poll_sqs.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=messages_max,
-                WaitTimeSeconds=wait_seconds,
-                VisibilityTimeout=self._visibility_seconds,
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-            )
-        )
+        asked: dict[str, Any] = {
+            "QueueUrl": self._url,
+            "MaxNumberOfMessages": messages_max,
+            "WaitTimeSeconds": wait_seconds,
+            "VisibilityTimeout": self._visibility_seconds,
+            "MessageSystemAttributeNames": ["ApproximateReceiveCount", "SentTimestamp"],
+        }
+        if self._lean is not None:
+            seconds = self._poll_seconds + POLL_SLACK_SECONDS
+            answer: Mapping[str, Any] = await self._lean.call("ReceiveMessage", asked, seconds=seconds, tries=1)
+        else:
+            answer = await self._polls.call(lambda: self._poll_sqs.receive_message(**asked))
         return [_message(found) for found in answer.get("Messages", [])]
 
     async def delete(self, receipts: Sequence[str]) -> None:
         """Forget at most ten messages; one that is gone already is no error."""
         entries = [{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(receipts)]
-        _look_at(await self._batch(self._sqs.delete_message_batch, entries))
+        _look_at(await self._batch("DeleteMessageBatch", entries))
 
     async def defer(self, receipts: Sequence[str], seconds: int) -> None:
         """Hide at most ten messages for `seconds` from now; 0 shows them at once."""
@@ -126,7 +146,7 @@ class SqsQueue:
             {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
             for number, receipt in enumerate(receipts)
         ]
-        _look_at(await self._batch(self._sqs.change_message_visibility_batch, entries))
+        _look_at(await self._batch("ChangeMessageVisibilityBatch", entries))
 
     async def depth(self) -> int:
         """How many messages wait to be received, approximately."""
@@ -136,7 +156,7 @@ class SqsQueue:
         )
         return int(answer["Attributes"][DEPTH])
 
-    async def _batch(self, call: Callable[..., Any], entries: Sequence[Mapping[str, object]]) -> Refused:
+    async def _batch(self, operation: str, entries: Sequence[Mapping[str, object]]) -> Refused:
         """Ask for every entry, and again for those SQS failed to do; the answer holds what it refused to the last."""
         final: Refused = {}
         refused: Refused = {}
@@ -146,12 +166,18 @@ class SqsQueue:
             if number:
                 await asyncio.sleep(ENTRY_PAUSE_SECONDS * number)
             self._check()
-            answer = await self._calls.call(partial(call, QueueUrl=self._url, Entries=list(entries)))
+            answer = await self._call(operation, {"QueueUrl": self._url, "Entries": list(entries)})
             refused = {item["Id"]: (item["Code"], item["SenderFault"]) for item in answer.get("Failed", ())}
             # A refusal that is our own fault stays one, however often we ask.
             final |= {key: why for key, why in refused.items() if why[1]}
             entries = [entry for entry in entries if entry["Id"] in refused.keys() - final.keys()]
         return final | refused
+
+    async def _call(self, operation: str, asked: Mapping[str, object]) -> Mapping[str, Any]:
+        if self._lean is not None:
+            return await self._lean.call(operation, asked, seconds=CALL_SECONDS)
+        call: Callable[..., Mapping[str, Any]] = getattr(self._sqs, BOTO3_NAMES[operation])
+        return await self._calls.call(lambda: call(**asked))
 
     def _check(self) -> None:
         if not self._url:
