@@ -89,6 +89,8 @@ class Proxy:
         try:
             with contextlib.suppress(OSError):
                 await self._flowing.wait()
+                if writer.is_closing():
+                    return  # it was swallowed, and is not delivered late
                 onward, back = await asyncio.open_connection(self._target.hostname, self._target.port)
                 self._writers.add(back)
                 try:

@@ -50,3 +50,16 @@ async def test_two_sweepers_name_a_job_once(make_house: MakeHouse) -> None:
         sends = [item for item in history.traffic if item.action == "send"]
         # Once by those that sweep, and once more by the one that wakes with its old list.
         assert len(sends) <= 2 * len(jobs), len(sends)
+
+
+async def test_a_sweeper_stopped_inside_its_transaction_does_not_stop_the_others(house: House) -> None:
+    """Row 33: it holds the lock of the sweep, and its connection looks alive to the server."""
+    paused = await house.start("worker", "stop", "after", "todoke.store.repair:_leads")
+    job = await house.submit(copies=0)
+    house.deed("stop", paused.name)
+    await house.start()
+    row = await house.end(job, 12)
+    assert row["attempt"] == 1
+    house.go_on(paused)
+    await house.verdict()
+    assert paused.is_alive

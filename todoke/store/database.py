@@ -28,9 +28,12 @@ OUTAGES = (
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,  # the old primary of a failover
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
+# A process that stopped inside a transaction keeps its locks, the sweep's among them, from everybody else.
+IDLE_IN_TRANSACTION_SECONDS = 4
 CLOSE_SECONDS = 2.0
 
 
@@ -56,7 +59,11 @@ class Database:
             max_inactive_connection_lifetime=60,
             # The few hot statements have one good plan whatever their arguments; making it anew at every call took a
             # third of a small claim.
-            server_settings={"application_name": "todoke", "plan_cache_mode": "force_generic_plan"},
+            server_settings={
+                "application_name": "todoke",
+                "plan_cache_mode": "force_generic_plan",
+                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+            },
         )
         self._engine = create_async_engine(sqlalchemy_url(self._url), pool_size=2, pool_pre_ping=True)
         return self
