@@ -80,7 +80,7 @@ class PostgresPeer:
             try:
                 meter = stage.meter(worker)
                 os.kill(worker.pid, signal.SIGUSR1)
-                await finished(connection, self._finished, self.jobs)
+                await finished(connection, self._finished, self.jobs, worker)
                 return Round(self.jobs, await connection.fetchval(self._seconds), meter.spent())
             finally:
                 await connection.close()

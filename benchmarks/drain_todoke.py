@@ -76,7 +76,7 @@ class Todoke:
                 raise RuntimeError("jobs ran before the clock was started")
             meter = stage.meter(worker)
             stage.open()
-            await finished(connection, FINISHED, self.jobs)
+            await finished(connection, FINISHED, self.jobs, worker)
             if self._by_queue:
                 # Deleting the messages belongs to the work, though not to the time until a job is finished.
                 await until(lambda: stage.waiting(queue_url) == 0, DRAIN_SECONDS, "all messages deleted")
@@ -114,11 +114,12 @@ def send(stage: Stage, queue_url: str, ids: list[UUID]) -> None:
         list(threads.map(batch, range(0, len(ids), BATCH_MAX)))
 
 
-async def finished(connection: "asyncpg.Connection[asyncpg.Record]", query: str, count: int) -> None:
-    """Wait until the query answers `count`, asking five times a second."""
+async def finished(connection: "asyncpg.Connection[asyncpg.Record]", query: str, count: int, worker: Program) -> None:
+    """Wait until the query answers `count`, asking five times a second. Raises RuntimeError when the worker ends."""
 
     async def there() -> bool:
         await asyncio.sleep(0.15)
+        worker.must_run()
         return int(await connection.fetchval(query)) >= count
 
     await until(there, DRAIN_SECONDS, f"all {count} jobs finished")

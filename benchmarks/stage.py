@@ -68,6 +68,11 @@ class Program:
             raise RuntimeError(f"a program failed:\n{self.log.read_text(errors='replace')[-2000:]}")
         return status is not None
 
+    def must_run(self) -> None:
+        """Raises RuntimeError with its last words when it has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"a program ended early:\n{self.log.read_text(errors='replace')[-2000:]}")
+
     def kill(self) -> None:
         """End it as a crash would."""
         self._process.kill()
