@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     job_memory_mb: int = Field(
         2048, ge=0, description="Memory of a child process, in MiB, when its job type names no limit. 0: no limit."
     )
-    child_jobs_max: int = Field(1000, ge=1, description="Jobs a child process runs before a fresh one replaces it.")
+    child_jobs_max: int = Field(10_000, ge=1, description="Jobs a child process runs before a fresh one replaces it.")
 
     # How long things are kept.
     result_days: float = Field(7, ge=0, description="Results are removed this long after the end. 0: never.")
