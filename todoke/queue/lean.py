@@ -1,6 +1,6 @@
 """SQS calls on the event loop: botocore's credentials and signature over aiohttp, for the few calls of every message.
 
-A call through boto3 costs more than a millisecond of the interpreter and needs a thread; here it costs a tenth.
+A call through boto3 keeps the interpreter three times as long and needs a thread; see benchmarks.
 """
 
 import asyncio
