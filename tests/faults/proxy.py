@@ -66,6 +66,7 @@ class Proxy:
             self.drop()
             self._flowing.set()
         if self._server is None or not self._server.is_serving():
+            self._server = None
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
         self.delay_seconds = 0.0
 
@@ -82,6 +83,10 @@ class Proxy:
             await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is not None and not self._server.is_serving():
+            # Accepted just before the cut, which did not know of it yet.
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -47,6 +47,7 @@ class Proxy:
         self._is_silent = True
 
     async def mend(self) -> None:
+        self._server = None
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
 
     async def __aenter__(self) -> Self:
@@ -61,6 +62,10 @@ class Proxy:
             await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is not None and not self._server.is_serving():
+            # Accepted just before the cut, which did not know of it yet.
+            writer.transport.abort()
+            return
         self._writers.add(writer)
         try:
             onward, back = await asyncio.open_connection(self._target.hostname, self._target.port)
