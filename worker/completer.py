@@ -81,7 +81,7 @@ class Completer:
             try:
                 return await self._settling.put(outcome)
             except Unavailable as error:
-                # The commit may have happened: then the next try is told False, and the row stands as it should.
+                # The commit may have happened: then the ledger knows the outcome again at the next try.
                 log.warning("outcome.waiting", job_id=str(outcome.id), reason=str(error))
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)

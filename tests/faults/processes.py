@@ -15,17 +15,10 @@ from typing import Any
 
 import httpx
 
-from todoke.runtime.settings import Settings, variable_names
+from tests.environment import environment_of
+from todoke.runtime.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = (
-    "PATH",
-    "HOME",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "COVERAGE_PROCESS_START",
-    "COVERAGE_PROCESS_CONFIG",
-)
 PROGRAMS = {"worker": "worker", "api": "service", "notifier": "notifier"}
 
 
@@ -72,7 +65,7 @@ class Process:
 async def launch(kind: str, at: Sequence[str], settings: Settings, folder: Path) -> Process:
     """Start a process with these settings; its temporary files go to `folder`."""
     program = ["-m", "tests.faults.at", kind, *at] if at else ["-m", PROGRAMS[kind]]
-    environment = _environment(settings) | {"TMPDIR": str(folder)}
+    environment = environment_of(settings) | {"TMPDIR": str(folder)}
     door = _door() if kind == "api" else None
     if door:
         environment |= {"TODOKE_LISTEN_FD": str(door.fileno())}
@@ -108,18 +101,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    names = variable_names()
-    values = {names[name]: _spelled(value) for name, value in settings if value is not None}
-    return {name: os.environ[name] for name in KEPT if name in os.environ} | values
-
-
-def _spelled(value: Any) -> str:
-    if hasattr(value, "get_secret_value"):
-        return str(value.get_secret_value())
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _door() -> socket.socket:

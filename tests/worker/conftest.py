@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
@@ -15,23 +14,16 @@ from uuid import UUID
 
 import pytest
 
+from tests.environment import environment_of
 from tests.make import TENANT, make_job
 from todoke.model.job import Artifact
 from todoke.queue.sqs import SqsQueue
-from todoke.runtime.settings import Settings, variable_names
+from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader, Status
 
 HERE = Path(__file__).resolve().parent
-KEPT = (
-    "PATH",
-    "HOME",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "COVERAGE_PROCESS_START",
-    "COVERAGE_PROCESS_CONFIG",
-)
 QUICK = {"lease_seconds": 2.0, "sweep_seconds": 0.3, "redispatch_seconds": 1.0, "receive_wait_seconds": 1, "slots": 4}
 
 
@@ -70,10 +62,7 @@ StartWorker = Callable[..., Awaitable[Worker]]
 
 def environment(settings: Settings) -> dict[str, str]:
     """The variables that make these settings."""
-    names = variable_names()
-    values = {names[name]: _spelled(value) for name, value in settings if value is not None}
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return kept | values | {"PYTHONPATH": str(HERE), "SECRET_OF_THE_WORKER": "hunter2"}
+    return environment_of(settings) | {"PYTHONPATH": str(HERE), "SECRET_OF_THE_WORKER": "hunter2"}
 
 
 @pytest.fixture
@@ -214,9 +203,3 @@ async def _read(process: asyncio.subprocess.Process, lines: list[dict[str, Any]]
             lines.append(json.loads(line))
         except ValueError:
             lines.append({"event": "not json", "text": line.decode(errors="replace")})
-
-
-def _spelled(value: Any) -> str:
-    if hasattr(value, "get_secret_value"):
-        return str(value.get_secret_value())
-    return ",".join(value) if isinstance(value, tuple) else str(value)
