@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from todoke.model import event
-from todoke.model.event import Cursor, Event, Head
+from todoke.model.event import Cursor, Event, Head, job_epoch
 from todoke.wire import sse
 
 
@@ -44,7 +44,9 @@ class Topic:
         """Take in what was read from the log, and wake the watchers."""
         for item in events:
             if item.sequence == self.last + 1:
-                self._frames.append(sse.frame(item.type, item.body, str(Cursor(epoch, item.sequence))))
+                self._frames.append(
+                    sse.frame(item.type, item.body, str(Cursor(job_epoch(epoch, self.job_id), item.sequence)))
+                )
                 self.is_terminal = item.type in event.TERMINAL
         if head is not None and head.progress_version > self.progress_version:
             self.progress_version = head.progress_version

@@ -193,7 +193,13 @@ def _setting_row(name: str, variable: str) -> tuple[str, str, str]:
 
 
 # Defaults that depend on the machine or on another setting.
-COMPUTED = {"slots": "one for each CPU, at least 2", "heartbeat_seconds": "`5`"}
+COMPUTED = {
+    "require_keys": "`true`",
+    "tenant_streams_max": "`1000`",
+    "stream_drain_seconds": "`30`",
+    "slots": "one for each CPU, at least 2",
+    "heartbeat_seconds": "`5`",
+}
 
 
 def _spelled(default: Any) -> str:

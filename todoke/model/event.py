@@ -1,5 +1,6 @@
 """The log of a job: its event types, and the cursor that says how far a reader has got."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ PROGRESS: Final = "job.progress"
 
 TERMINAL: Final = (SUCCEEDED, FAILED)
 
+EPOCH_LETTERS = 8
 CURSOR = re.compile(r"([0-9a-f]{1,32})\.([0-9]{1,10})")
 
 
@@ -40,7 +42,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in one job's log. The epoch changes when numbering may have been lost."""
+    """A place in one job's log. `epoch` is that of the job, as `job_epoch` spells it."""
 
     epoch: str
     sequence: int
@@ -53,6 +55,18 @@ class Cursor:
         """The cursor spelled `text`, or None when it is none."""
         match = CURSOR.fullmatch(text)
         return cls(match[1], int(match[2])) if match else None
+
+    def is_of_epoch(self, epoch: str) -> bool:
+        """Whether it was given while the database's epoch was that of `epoch`, for whichever job."""
+        return self.epoch[:EPOCH_LETTERS] == epoch[:EPOCH_LETTERS]
+
+
+def job_epoch(epoch: str, job_id: UUID) -> str:
+    """What a job's cursors and ETags begin with: the database's epoch, and a mark that no other job's cursor has.
+
+    The database's epoch changes when numbers may have been given twice: a promotion, a restore.
+    """
+    return epoch + hashlib.blake2s(job_id.bytes, digest_size=3).hexdigest()
 
 
 @dataclass(frozen=True)

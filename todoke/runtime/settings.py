@@ -6,12 +6,14 @@
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from todoke.model.errors import InvalidInput
+
+SECRET_KEY_LETTERS = 32
 
 Words = Annotated[tuple[str, ...], NoDecode]
 
@@ -40,19 +42,45 @@ class Settings(BaseSettings):
     )
 
     # The HTTP face.
-    host: str = Field("127.0.0.1", description="Address to bind. Only loopback until API keys exist.")
+    host: str = Field("127.0.0.1", description="Address to bind. Desk mode takes loopback only.")
     port: int = Field(8080, ge=0, le=65535, description="Port to bind.")
     listen_fd: int | None = Field(None, description="An inherited listening socket, used instead of host and port.")
     public_url: str | None = Field(
         None, description="Where callers reach the API, e.g. https://jobs.example.com. Makes links absolute."
     )
     desk_mode: bool = Field(
-        False, description="Set by `todoke dev` alone: loopback, no keys, loopback callbacks allowed."
+        False, description="Set by `todoke dev` alone: loopback only, no keys unless asked, loopback callbacks allowed."
+    )
+    require_keys: bool = Field(
+        default_factory=lambda known: not known.get("desk_mode", False),
+        description="Every call needs an API key. Desk mode alone may do without; its default is false.",
+    )
+    secret_keys: SecretStr | None = Field(
+        None,
+        description=(
+            "Keys of tickets, cookies and cursors: random texts of 32 characters or more, comma-separated; "
+            "the first seals, all open."
+        ),
     )
     body_bytes_max: int = Field(16 * 2**20, ge=1024, description="Largest request body, bytes.")
     stream_heartbeat_seconds: float = Field(
         15, gt=0, description="Silence on a stream before a comment is sent; below every common proxy's idle limit."
     )
+    streams_max: int = Field(20_000, ge=1, description="Streams and long polls one API process holds open.")
+    tenant_streams_max: int = Field(
+        default_factory=lambda known: 0 if known.get("desk_mode", False) else 1_000,
+        ge=0,
+        description="Of those, how many one tenant may hold in one API process. 0: no limit, desk mode's default.",
+    )
+    stream_rotation_seconds: float = Field(
+        600, gt=0, description="A stream is asked to reconnect after about this long; below every gateway's limit."
+    )
+    stream_drain_seconds: float = Field(
+        default_factory=lambda known: 0.0 if known.get("desk_mode", False) else 30.0,
+        ge=0,
+        description="After SIGTERM, open streams are asked to reconnect one by one over this long; 0 in desk mode.",
+    )
+    ring_mb: int = Field(128, ge=1, description="Memory for recent events of watched jobs, MiB in one API process.")
 
     # The work.
     jobs: Words = Field((), description="Modules that declare job types, comma-separated.")
@@ -112,6 +140,13 @@ class Settings(BaseSettings):
 
     # Signals.
     notify_channel: str = Field("todoke", pattern=r"^[a-z_][a-z0-9_]{0,39}$", description="LISTEN/NOTIFY channel.")
+    notify_mode: Literal["in_transaction", "post_commit", "off"] = Field(
+        "in_transaction",
+        description=(
+            "When changes are announced: as part of each commit, right after it on a connection of its own, "
+            "or never (sweeps find them)."
+        ),
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port on loopback where worker and notifier show metrics. 0: none."
     )
@@ -121,7 +156,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(word.strip() for word in value.split(",") if word.strip())
+            return _words(value)
+        return value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(len(key) >= SECRET_KEY_LETTERS for key in _words(value.get_secret_value())):
+            raise ValueError(f"every key needs {SECRET_KEY_LETTERS} characters or more: openssl rand -base64 32")
         return value
 
     @field_validator("public_url")
@@ -141,7 +183,14 @@ class Settings(BaseSettings):
             raise ValueError("desk mode serves this machine only: unset TODOKE_PUBLIC_URL")
         if self.desk_mode and not is_loopback(self.host):
             raise ValueError("desk mode serves this machine only: TODOKE_HOST must be a loopback address")
+        if not self.require_keys and not self.desk_mode:
+            raise ValueError("TODOKE_REQUIRE_KEYS=false is for `todoke dev` alone: anybody could read every job")
         return self
+
+    @property
+    def sealing_keys(self) -> tuple[str, ...]:
+        """The keys of TODOKE_SECRET_KEYS: the first seals, all open."""
+        return _words(self.secret_keys.get_secret_value()) if self.secret_keys else ()
 
     @property
     def listen_url(self) -> str:
@@ -183,6 +232,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _shown_name(location: tuple[int | str, ...]) -> str:

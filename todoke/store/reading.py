@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import JSON, ColumnElement, Double, cast, extract, func, literal_column, select
 
-from todoke.model.event import Event, Head
+from todoke.model.event import Event, Head, job_epoch
 from todoke.model.job import TERMINAL, Artifact, State
 from todoke.store.database import Database, queries
 from todoke.store.tables import job
@@ -21,6 +21,7 @@ ACTIVITY = ("jobType", "status", "phase", "attempt", "errorCode", "createdAt", "
 class Status:
     """One job as its tenant sees it. `story` and `artifacts` are public JSON; `snapshot` is an event's text.
 
+    epoch: the job's own, as its cursors and ETag carry it.
     result_expired_at: ISO 8601 UTC, when a success was older than results are kept.
     """
 
@@ -74,7 +75,7 @@ class Reader:
             state=State(row["state"]),
             sequence=row["sequence"],
             progress_version=row["progress_version"],
-            epoch=row["epoch"],
+            epoch=job_epoch(row["epoch"], job_id),
             artifacts=json.loads(row["artifacts"]),
             snapshot=row["snapshot"],
             result_expired_at=row["result_expired_at"],

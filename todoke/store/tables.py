@@ -70,6 +70,7 @@ job = Table(
     Column("concurrency_limit", Integer),
     Column("retry_of", Uuid),
     _moment("results_expired_at"),
+    Column("ticket_generation", Integer, nullable=False, server_default="0"),
     CheckConstraint("state IN ('PENDING', 'PROCESSING', 'SUCCESS', 'FAILED')", name="job_state_known"),
     CheckConstraint("(state IN ('SUCCESS', 'FAILED')) = (finished_at IS NOT NULL)", name="job_finished_when_terminal"),
     CheckConstraint(
@@ -119,6 +120,9 @@ event = Table(
     Column("type", Text, nullable=False),
     _moment("at", nullable=False),
     Column("body", Text, nullable=False),
+    Column("xid", BigInteger, server_default=text("pg_current_xact_id()::text::bigint")),
+    Column("position", BigInteger, server_default=text("nextval('event_position')")),
+    Index("event_feed", "tenant_id", "xid", "position", postgresql_where=text("xid IS NOT NULL")),
 )
 
 delivery = Table(
@@ -155,7 +159,21 @@ artifact = Table(
     CheckConstraint("(content IS NULL) <> (object_key IS NULL)", name="artifact_in_one_place"),
 )
 
-epoch = Table("epoch", metadata, Column("value", Text, primary_key=True))
+epoch = Table("epoch", metadata, Column("value", Text, primary_key=True), Column("system_identifier", Text))
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    _moment("expires_at"),
+    _moment("revoked_at"),
+    Index("api_key_tenant", "tenant_id", "created_at"),
+)
 
 worker = Table(
     "worker",

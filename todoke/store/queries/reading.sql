@@ -1,7 +1,7 @@
 -- status: one job as its tenant sees it, and what it left behind
 SELECT
     job.state, job.sequence, job.progress_version,
-    (SELECT value FROM epoch) AS epoch,
+    current_epoch() AS epoch,
     (
         SELECT coalesce(
             json_agg(
@@ -56,4 +56,4 @@ JOIN unnest($1::uuid[], $2::text[], $3::int[]) AS asked (job_id, tenant_id, afte
 ORDER BY event.job_id, event.sequence
 
 -- epoch: the value that changes when the numbering of this database may have been lost
-SELECT value FROM epoch
+SELECT current_epoch() AS value
