@@ -12,14 +12,17 @@ from service import problems
 from service.dispatcher import Dispatcher
 from service.front import Front
 from service.guard import Guard
+from service.history import Paces
 from service.hub import Hub
 from service.links import Links
+from service.long_poll import LongPolls
 from service.routes.control import ControlRoutes
 from service.routes.events import EventRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
+from service.statuses import Statuses
 from service.streams import Streams
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
@@ -31,6 +34,7 @@ from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database
+from todoke.store.history import History
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 
@@ -47,6 +51,8 @@ def create_app(settings: Settings) -> Front:
     hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
     streams, replays = Streams(settings), asyncio.Semaphore(REPLAYS_AT_ONCE)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
+    polls, paces = LongPolls(hub, streams), Paces(History(database))
+    statuses = Statuses(reader, polls, paces, links)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
         return await ledger.accept(jobs, settings.redispatch_seconds)
@@ -58,7 +64,7 @@ def create_app(settings: Settings) -> Front:
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run(), streams.run()))
+            await stack.enter_async_context(running(hub.run(), streams.run(), paces.run()))
             yield
             await dispatcher.drain()
 
@@ -68,12 +74,12 @@ def create_app(settings: Settings) -> Front:
         version="0.1.0",
         lifespan=lifespan,
     )
-    submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links)
+    submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links, statuses)
     router, catalog = APIRouter(), load_catalog(settings.jobs)
     for job_type in catalog.values():
         submit.add_to(router, job_type)
-    JobRoutes(reader, links).add_to(router)
-    ControlRoutes(ledger, reader, links, submit, catalog, settings.losses_max).add_to(router)
+    JobRoutes(statuses).add_to(router)
+    ControlRoutes(ledger, reader, statuses, submit, catalog, settings.losses_max).add_to(router)
     EventRoutes(reader, hub, streams, replays).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
     HealthRoutes(hub, streams).add_to(router)

@@ -1,10 +1,11 @@
 """All open streams of one API process: how many, how long, and how they end. One timer serves them all."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
 import structlog
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
 RIGHTS_SECONDS = 5.0
+# Long polls are answered sooner than streams end: a gateway may wait for them.
+POLL_DRAIN_SECONDS = 2.0
 # Milliseconds until readers come back.
 SOON = (200, 2_000)
 LATER = (10_000, 30_000)
@@ -44,6 +47,7 @@ class Streams:
         self._streams_max, self._tenant_max = settings.streams_max, settings.tenant_streams_max
         self._judge = judge
         self._seats: set[Seat] = set()
+        self._polls: dict[object, Callable[[], None]] = {}
         self._held: Counter[str] = Counter()
         self._drains_until: float | None = None
         self.is_draining = False
@@ -88,6 +92,26 @@ class Streams:
             at = now + random.uniform(0, seconds)  # noqa: S311 - jitter is no secret
             if at < seat.parts_at:
                 seat.part("draining", sse.RETRY_MILLISECONDS, at if seconds else 0.0)
+        for wake in self._polls.values():
+            asyncio.get_running_loop().call_later(random.uniform(0, min(seconds, POLL_DRAIN_SECONDS)), wake)  # noqa: S311
+
+    @contextlib.contextmanager
+    def long_poll(self, tenant_id: str, wake: Callable[[], None]) -> Iterator[str | None]:
+        """Room for one long poll, or the reason why there is none. `wake` is called when it should end: a drain."""
+        reason = self._refusal(tenant_id)
+        if reason:
+            yield reason
+            return
+        place = object()
+        self._polls[place] = wake
+        self._take(tenant_id)
+        metrics.LONG_POLLS.inc()
+        try:
+            yield None
+        finally:
+            del self._polls[place]
+            self._give_back(tenant_id)
+            metrics.LONG_POLLS.dec()
 
     async def seat(
         self,
@@ -99,7 +123,7 @@ class Streams:
         head: list[tuple[bytes, bytes]],
     ) -> None:
         """Run one stream from its first byte to its last."""
-        if reason := self._refusal(right):
+        if reason := self._refusal(right.tenant_id):
             source = _Farewell(farewell(reason, LATER if reason == "overloaded" else sse.RETRY_MILLISECONDS))
         if wait is None:
             lasts, parting = self._rotation_seconds * random.uniform(0.8, 1.0), "rotation"  # noqa: S311
@@ -108,23 +132,29 @@ class Streams:
         seat = Seat(source, right, self._beat_seconds, time.monotonic() + lasts, parting)
         seat.retry = SOON
         self._seats.add(seat)
-        self._held[right.tenant_id] += 1
-        metrics.STREAMS.inc()
+        self._take(right.tenant_id)
         try:
             await seat.run(receive, send, head)
         finally:
             self._seats.discard(seat)
-            self._held[right.tenant_id] -= 1
-            if not self._held[right.tenant_id]:
-                del self._held[right.tenant_id]
-            metrics.STREAMS.dec()
+            self._give_back(right.tenant_id)
             metrics.STREAM_ENDS.labels(reason or seat.end).inc()
 
-    def _refusal(self, right: Right) -> str | None:
+    def _take(self, tenant_id: str) -> None:
+        self._held[tenant_id] += 1
+        metrics.STREAMS.inc()
+
+    def _give_back(self, tenant_id: str) -> None:
+        self._held[tenant_id] -= 1
+        if not self._held[tenant_id]:
+            del self._held[tenant_id]
+        metrics.STREAMS.dec()
+
+    def _refusal(self, tenant_id: str) -> str | None:
         if self.is_draining:
             return "draining"
-        is_full = len(self._seats) >= self._streams_max
-        is_greedy = 0 < self._tenant_max <= self._held[right.tenant_id]
+        is_full = len(self._seats) + len(self._polls) >= self._streams_max
+        is_greedy = 0 < self._tenant_max <= self._held[tenant_id]
         return "overloaded" if is_full or is_greedy else None
 
     async def _end_lapsed(self) -> None:

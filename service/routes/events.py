@@ -8,7 +8,8 @@ from fastapi.responses import Response
 
 from service.hub import Hub
 from service.identity import Identity, identify
-from service.routes.jobs import find
+from service.routes.log import EVENTS_MAX, listed
+from service.statuses import find
 from service.stream import JobSource, is_at_end
 from service.streams import Streams
 from todoke.model.errors import Unavailable
@@ -46,6 +47,8 @@ class EventRoutes:
                 ge=1, le=WAIT_SECONDS_MAX, description="End the stream after the first news, at most so many seconds."
             ),
         ] = None,
+        after: Annotated[str | None, Query(description="JSON only: the events behind this cursor or sequence.")] = None,
+        limit: Annotated[int, Query(ge=1, le=EVENTS_MAX, description="JSON only: at most so many.")] = EVENTS_MAX,
     ) -> Response:
         wants_list = _wants_list(request.headers.get("accept", ""))
         try:
@@ -55,8 +58,7 @@ class EventRoutes:
                 raise
             return self._streams.apology("unavailable")
         if wants_list:
-            log = await self._reader.events([(status.job_id, identity.tenant_id, 0)])
-            return Response("[" + ",".join(item.body for item in log) + "]", media_type="application/json")
+            return await listed(self._reader, status, after, limit)
         cursor = request.headers.get("last-event-id") or last_event_id
         if is_at_end(cursor, status):
             return Response(status_code=204)

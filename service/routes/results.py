@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import RedirectResponse, Response
 
 from service.identity import Identity, identify
-from service.routes.jobs import find
+from service.statuses import find
 from todoke.blobs.port import Blobs
 from todoke.model.errors import NoResult, NotFinished, NotFound, ResultExpired
 from todoke.model.job import Artifact, State

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from service.dispatcher import Dispatcher
 from service.identity import identify
 from service.links import Links
+from service.preferences import APPLIED, WAIT
+from service.statuses import Statuses
 from service.submission import Submission, digest, parse_key, parse_submission, read_body, submission_model
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job
@@ -33,11 +35,13 @@ class SubmitRoutes:
         batcher: Batcher[NewJob, Accepted | KeyReused],
         dispatcher: Dispatcher,
         links: Links,
+        statuses: Statuses,
     ) -> None:
         self._settings = settings
         self._batcher = batcher
         self._dispatcher = dispatcher
         self._links = links
+        self._statuses = statuses
 
     def add_to(self, router: APIRouter, job_type: JobType) -> None:
         """Offer `job_type` at `POST /{name}`."""
@@ -51,8 +55,9 @@ class SubmitRoutes:
             tags=["jobs"],
             openapi_extra={
                 "requestBody": {"content": {"application/json": {"schema": _inline_schema(model)}}},
-                "parameters": [IDEMPOTENCY_KEY],
+                "parameters": [IDEMPOTENCY_KEY, WAIT],
             },
+            responses={200: ENDED},
             operation_id=f"submit_{job_type.name.replace('-', '_')}",
         )
 
@@ -60,19 +65,27 @@ class SubmitRoutes:
         async def submit(request: Request) -> Response:
             body = await read_body(request, self._settings.body_bytes_max)
             submission = parse_submission(model, body, request.headers.get("content-type", ""))
-            return await self.accept(await self._job(request, job_type, submission, body))
+            return await self.accept(await self._job(request, job_type, submission, body), request)
 
         return submit
 
-    async def accept(self, job: NewJob) -> Response:
-        """Keep the job and answer 202; its hint follows, unless it is due later. Raises KeyReused, Unavailable."""
+    async def accept(self, job: NewJob, request: Request) -> Response:
+        """Keep the job and answer 202; its hint follows, unless it is due later. Raises KeyReused, Unavailable.
+
+        With `Prefer: wait` it is 200 and the status when the job ends in time.
+        """
         answer = await self._batcher.put(job)
         if isinstance(answer, KeyReused):
             raise answer
         # The first hint of a job that is due later comes from the sweep.
         if not answer.is_replay and not job.delay_seconds:
             self._dispatcher.hint(answer.id)
-        return self._accepted(answer)
+        ended, applied = await self._statuses.ended(request, answer, job.tenant_id)
+        response = ended or self._accepted(answer)
+        response.headers.update(applied)
+        if answer.is_replay:
+            response.headers["Idempotent-Replayed"] = "true"
+        return response
 
     async def _job(self, request: Request, job_type: JobType, submission: Submission, body: bytes) -> NewJob:
         identity = await identify(request)
@@ -110,8 +123,6 @@ class SubmitRoutes:
             "cancelUrl": links.absolute(links.cancel_path(answer.id)),
         }
         headers = {"Location": links.status_path(answer.id), "Retry-After": str(RETRY_AFTER_SECONDS)}
-        if answer.is_replay:
-            headers["Idempotent-Replayed"] = "true"
         return JSONResponse(body, 202, headers)
 
 
@@ -121,6 +132,10 @@ IDEMPOTENCY_KEY = {
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     "description": "Same key and same body: the same job. Same key and another body: 422.",
+}
+ENDED = {
+    "description": "With `Prefer: wait` only: the job has ended; the body is that of `GET /jobs/{job_id}`.",
+    "headers": {"Content-Location": {"schema": {"type": "string"}}, "Preference-Applied": APPLIED},
 }
 
 

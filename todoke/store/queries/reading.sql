@@ -14,7 +14,9 @@ SELECT
         WHERE artifact.job_id = job.id AND artifact.tenant_id = job.tenant_id
     )::text AS artifacts,
     event_body(job, 'snapshot') AS snapshot,
-    CASE job.state WHEN 'SUCCESS' THEN utc(job.results_expired_at) END AS result_expired_at
+    CASE job.state WHEN 'SUCCESS' THEN utc(job.results_expired_at) END AS result_expired_at,
+    extract(epoch FROM clock_timestamp() - job.due_at)::float8 AS due_age,
+    extract(epoch FROM clock_timestamp() - job.started_at)::float8 AS start_age
 FROM job
 WHERE job.id = $1 AND job.tenant_id = $2
 
