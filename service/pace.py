@@ -10,6 +10,8 @@ from todoke.store.reading import Status
 SECONDS_MIN, SECONDS_MAX = 2.0, 5.0
 # A job that outlasts all we know of is asked for more and more seldom.
 OVERDUE_SHARE = 0.1
+# Less says nothing about the rest.
+PERCENT_MIN = 1.0
 HALF, MOST = 0.5, 0.9
 
 
@@ -90,10 +92,11 @@ def _sharpened(left: float | None, status: Status) -> float | None:
     """The more of the job is done, the more its own progress weighs against what others took."""
     progress = status.story["progress"]
     # A later attempt has not run since the job's start.
-    if progress is None or status.start_age is None or status.story["attempt"] != 1 or progress["percent"] <= 0:
+    percent = 0.0 if progress is None else min(float(progress["percent"]), 100.0)
+    if status.start_age is None or status.story["attempt"] != 1 or percent < PERCENT_MIN:
         return left
-    done = min(float(progress["percent"]), 100.0) / 100
-    own = status.start_age * (1 - done) / done
+    done = percent / 100
+    own = max(0.0, status.start_age) * (1 - done) / done
     return own if left is None else own * done + left * (1 - done)
 
 

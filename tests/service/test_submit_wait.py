@@ -42,9 +42,7 @@ async def test_a_failed_job_is_an_answer_too(api: httpx.AsyncClient, ledger: Led
 
 
 async def test_a_slow_job_is_the_202_of_always(api: httpx.AsyncClient) -> None:
-    plain, waited = await asyncio.gather(
-        api.post("/generate-report"), api.post("/generate-report", headers=SHORT)
-    )
+    plain, waited = await asyncio.gather(api.post("/generate-report"), api.post("/generate-report", headers=SHORT))
     assert waited.status_code == 202
     assert waited.headers["preference-applied"] == "wait=1"
     assert "content-location" not in waited.headers
