@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> Front:
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
     ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
     hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
-    streams, replays = Streams(settings), asyncio.Semaphore(REPLAYS_AT_ONCE)
+    streams, replays = Streams(settings, hub), asyncio.Semaphore(REPLAYS_AT_ONCE)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
     polls, paces = LongPolls(hub, streams), Paces(History(database))
     statuses = Statuses(reader, polls, paces, links)

@@ -16,6 +16,8 @@ from todoke.store.reading import Status
 
 # How long a caller may be held while the hub, unnoticed, hears and reads nothing any more.
 LOOK_SECONDS = 5.0
+# A new LISTEN connection is no reason to answer everybody; one that does not come is.
+DEAF_SECONDS = 1.0
 
 
 class Outcome(StrEnum):
@@ -56,7 +58,7 @@ class LongPolls:
         self, request: Request, status: Status, seconds: int, is_enough: Callable[[Topic, Status], bool]
     ) -> Outcome:
         call = asyncio.Event()
-        with self._streams.long_poll(status.tenant_id, call.set) as refusal:
+        with self._streams.long_poll(status.tenant_id) as refusal:
             if refusal is None:
                 outcome = await self._wait(request, status, seconds, is_enough, call)
             else:
@@ -72,19 +74,20 @@ class LongPolls:
         is_enough: Callable[[Topic, Status], bool],
         call: asyncio.Event,
     ) -> Outcome:
-        ends_at = time.monotonic() + seconds
+        ends_at, deaf_since = time.monotonic() + seconds, None
         with _presence(request, call) as caller, _joined(self._hub, status, call) as topic:
             while not is_enough(topic, status):
-                left = ends_at - time.monotonic()
+                now = time.monotonic()
+                left, deaf_since = ends_at - now, None if self._hub.is_ready else deaf_since or now
                 if caller.done():
                     return Outcome.GONE
-                if self._streams.is_draining or self._hub.is_draining:
+                if self._hub.is_draining:
                     return Outcome.DRAINING
                 if left <= 0:
                     return Outcome.TIMEOUT
-                if not self._hub.is_ready:
+                if deaf_since is not None and now - deaf_since >= DEAF_SECONDS:
                     return Outcome.DEAF
-                await _called(call, min(left, LOOK_SECONDS))
+                await _called(call, min(left, LOOK_SECONDS if deaf_since is None else DEAF_SECONDS))
         return Outcome.CHANGED
 
 

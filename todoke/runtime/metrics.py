@@ -55,8 +55,8 @@ PRUNED_ROWS = Counter("todoke_pruned_rows", "Rows removed by age.", ["kind"])
 DELIVERY_ATTEMPTS = Counter("todoke_delivery_attempts", "Attempts at a delivery, by how each ended.", ["reason"])
 
 # Streams.
-STREAMS = Gauge("todoke_streams", "Streams and long polls this process holds open.")
-LONG_POLLS = Gauge("todoke_long_polls", "Of those, long polls: answers held until a job moves.")
+STREAMS = Gauge("todoke_streams", "Streams this process holds open.")
+LONG_POLLS = Gauge("todoke_long_polls", "Long polls this process holds open.")
 LONG_POLL_ENDS = Counter("todoke_long_poll_ends", "Long polls that were answered, by outcome.", ["outcome"])
 STREAM_ENDS = Counter("todoke_stream_ends", "Streams that ended, by reason.", ["reason"])
 STREAM_REPLAYS = Counter(
