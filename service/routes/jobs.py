@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from service.identity import Identity, identify
+from service.identity import Identity, may
 from service.links import Links
+from todoke.model.access import Scope
 from todoke.model.errors import Gone, NotFound
 from todoke.model.ids import parse_id
 from todoke.model.job import State
@@ -37,7 +38,7 @@ class JobRoutes:
         router.add_api_route("/jobs/{job_id}", self._status, methods=["GET"], tags=["jobs"], summary="Poll a job")
 
     async def _status(
-        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]
+        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(may(Scope.READ))]
     ) -> Response:
         return answer(await find(self._reader, job_id, identity), self._links, request.headers.get("if-none-match"))
 
