@@ -1,5 +1,6 @@
 """The composition root of the API process: opens the doors, builds the rooms, mounts the routes."""
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -10,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from service import problems, schema
 from service.dispatcher import Dispatcher
 from service.door import GuardedDoor, OpenDoor
+from service.front import Front
 from service.guard import Guard
 from service.hub import Hub
 from service.keyring import Keyring
@@ -22,6 +24,7 @@ from service.routes.jobs import JobRoutes
 from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
 from service.routes.tokens import TokenRoutes
+from service.streams import Streams
 from service.tickets import Tickets
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
@@ -42,14 +45,19 @@ UNSEALED = (
     "TODOKE_SECRET_KEYS is not set, and nothing could be sealed for callers: set it to a random text "
     "(openssl rand -base64 32), the same for every API process"
 )
+# Of eight connections: readers that come back together leave some for those who submit and poll.
+REPLAYS_AT_ONCE = 4
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The API. `app.state.hub` lets the server end open streams when it stops."""
+def create_app(settings: Settings) -> Front:
+    """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them."""
     database = Database(settings.database_url.get_secret_value())
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
     ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
-    hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds)
+    hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
+    api_keys = ApiKeys(database)
+    rights = Rights(api_keys)
+    streams, replays = Streams(settings, hub, rights), asyncio.Semaphore(REPLAYS_AT_ONCE)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
     tickets = Tickets(sealing_keys(settings), settings.public_url)
 
@@ -63,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run()))
+            await stack.enter_async_context(running(hub.run(), streams.run()))
             yield
             await dispatcher.drain()
 
@@ -79,24 +87,23 @@ def create_app(settings: Settings) -> FastAPI:
         submit.add_to(router, job_type)
     JobRoutes(reader, links).add_to(router)
     ControlRoutes(ledger, reader, links, submit, catalog, settings.losses_max).add_to(router)
-    EventRoutes(reader, hub, tickets, settings.stream_heartbeat_seconds).add_to(router)
+    EventRoutes(reader, hub, streams, tickets, replays).add_to(router)
     TokenRoutes(reader, ledger, tickets, links).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
-    HealthRoutes(hub).add_to(router)
+    HealthRoutes(hub, streams).add_to(router)
     app.include_router(router)
     problems.install(app)
-    app.state.hub, app.state.rights = hub, Rights(ApiKeys(database))
-    _hang_doors(app, settings, Keyring(ApiKeys(database)), tickets)
-    return app
+    _hang_doors(app, settings, GuardedDoor(Keyring(api_keys), tickets, rights))
+    app.state.hub, app.state.streams = hub, streams
+    return Front(app)
 
 
-def _hang_doors(app: FastAPI, settings: Settings, keyring: Keyring, tickets: Tickets) -> None:
+def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:
     """A desk keeps other sites' pages out, and whatever needs keys those without one."""
     if settings.desk_mode:
         app.add_middleware(Guard)
-    app.state.door = OpenDoor()
+    app.state.door = guarded if settings.require_keys else OpenDoor()
     if settings.require_keys:
-        app.state.door = GuardedDoor(keyring, tickets, app.state.rights)
         schema.tell_of_keys(app)
 
 

@@ -80,6 +80,11 @@ class Tickets:
         return f"{SECURE_COOKIE}={value}; {terms}; Secure"
 
 
+def tickets_leave(request: Request) -> dict[str, str]:
+    """Headers of an answer that tells nothing of a job, to a page that came with a ticket nobody can check now."""
+    return {"Access-Control-Allow-Origin": "*"} if "ticket" in request.query_params else {}
+
+
 def _is_plain_loopback(request: Request) -> bool:
     """Whether a browser would refuse a Secure cookie here and yet nobody can listen."""
     is_secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))

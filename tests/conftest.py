@@ -162,7 +162,7 @@ async def serve(settings: Settings, *, is_ready: bool = True) -> AsyncIterator[s
             await until(lambda: app.state.hub.is_ready or not is_ready)
             yield f"http://127.0.0.1:{port}"
         finally:
-            app.state.hub.drain()
+            app.state.streams.drain(0)
             server.should_exit = True
             await task
 

@@ -9,8 +9,10 @@ from uuid import UUID
 import httpx
 import pytest
 
+from service.identity import Right
 from service.keyring import KEEP_SECONDS, KNOWN_MAX, UNKNOWN_MAX, Keyring
-from tests.conftest import REPOSITORY, make_settings, serve
+from service.tickets import Tickets
+from tests.conftest import REPOSITORY, SECRET_KEYS, make_settings, serve
 from tests.environment import environment_of
 from tests.make import accept, start, succeed
 from tests.service.callers import door, guarded, make_key
@@ -300,7 +302,14 @@ async def test_where_keys_cannot_be_looked_up_a_stream_is_asked_to_come_back(
         assert (await api.get(f"/jobs/{new_id()}/events", headers=headers | AS_LIST)).status_code == 503
         answer = await api.get(f"/jobs/{new_id()}/events", headers=headers)
         assert (answer.status_code, answer.headers["content-type"][:17]) == (200, "text/event-stream")
+        assert "access-control-allow-origin" not in answer.headers
         assert (await api.get(f"/jobs/{new_id()}/events")).status_code == 401
+        job_id = new_id()
+        ticket = Tickets([SECRET_KEYS]).issue(Right("default", "0" * 16), job_id, 0)
+        answer = await api.get(f"/jobs/{job_id}/events?ticket={ticket.text}")
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*"), (
+            "or it never comes back"
+        )
 
 
 async def test_many_callers_at_once(api: httpx.AsyncClient, database: Database, ledger: Ledger) -> None:

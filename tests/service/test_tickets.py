@@ -9,6 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from service import streams
 from service.identity import Right
 from service.rights import Rights
 from service.tickets import COOKIE, SECURE_COOKIE, TICKET_SECONDS, Tickets
@@ -108,6 +109,36 @@ async def test_a_ticket_streams_and_its_replay_is_checked_again(
     await api.delete(f"/jobs/{job_id}/tokens", headers=headers)
     api.cookies.clear()
     assert (await api.get(url, headers={"Last-Event-ID": cursor})).status_code == 401
+
+
+@pytest.mark.parametrize("end", ["tickets taken back", "key revoked", "key expired"])
+async def test_an_open_stream_ends_with_its_right(
+    settings: Settings, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(streams, "RIGHTS_SECONDS", 0.05)
+    key, headers = await make_key(database)
+    _, of_another = await make_key(database)
+    job_id = await accept(ledger)
+    path = f"/jobs/{job_id}/events"
+    async with door(settings) as api, door(settings) as aside:
+        url = (await api.post(f"/jobs/{job_id}/tokens", headers=headers)).json()["eventsUrl"]
+        async with api.stream("GET", url) as stream, aside.stream("GET", path, headers=of_another) as other:
+            lines, others = stream.aiter_lines(), other.aiter_lines()
+            for opening in (lines, others):
+                assert "event: snapshot" in [await anext(opening) for _ in range(4)]
+            if end == "tickets taken back":
+                await ledger.revoke_tickets(job_id, "default")
+            else:
+                moved = "revoked_at" if end == "key revoked" else "expires_at"
+                await database.fetch(f"UPDATE api_key SET {moved} = now() WHERE id = $1", key.id)
+            async with asyncio.timeout(20):
+                told = [line async for line in lines]
+            assert 'data: {"reason":"unauthorized"}' in told
+            await succeed(ledger, await start(ledger, job_id))
+            async with asyncio.timeout(20):
+                assert "event: job.succeeded" in [line async for line in others], "whose right stands sees the end"
+        async with httpx.AsyncClient(base_url=api.base_url) as fresh:
+            assert (await fresh.get(url)).status_code == 401
 
 
 async def test_what_the_answer_says(api: httpx.AsyncClient, database: Database, ledger: Ledger) -> None:
