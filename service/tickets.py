@@ -100,6 +100,9 @@ def _opened(sealer: Sealer, text: str | None, job_id: UUID) -> Right | None:
     content = sealer.open(text) if text else None
     if content is None:
         return None
-    tenant_id, key_id, named, generation, ends_at, issued_at = json.loads(content)
+    try:
+        tenant_id, key_id, named, generation, ends_at, issued_at = json.loads(content)
+    except ValueError:  # of another version
+        return None
     right = Right(tenant_id, key_id, parse_id(named), generation, ends_at, issued_at)
     return right if right.job_id == job_id else None

@@ -125,7 +125,7 @@ async def test_an_open_stream_ends_with_its_right(
         async with api.stream("GET", url) as stream, aside.stream("GET", path, headers=of_another) as other:
             lines, others = stream.aiter_lines(), other.aiter_lines()
             for opening in (lines, others):
-                assert "event: snapshot" in [await anext(opening) for _ in range(4)]
+                assert "event: snapshot" in [await anext(opening) for _ in range(7)]
             if end == "tickets taken back":
                 await ledger.revoke_tickets(job_id, "default")
             else:
