@@ -33,7 +33,8 @@ class GuardedDoor:
         """The caller. Raises ProblemError 401, and Unavailable while what is shown cannot be checked."""
         shown = request.headers.get("authorization")
         identity = await self._by_key(shown) if shown else None
-        identity = identity or await self._by_ticket(request)
+        if identity is None or Scope.READ not in identity.scopes:
+            identity = await self._by_ticket(request) or identity
         if identity is None:
             raise ProblemError(_refused() if shown or "ticket" in request.query_params else _required())
         return identity

@@ -220,6 +220,9 @@ async def test_a_bad_credential_does_not_spoil_a_good_one(
     assert (await look(api, job_id, "stale", cookie, Authorization="Bearer stale")).status_code == 200
     answer = await look(api, job_id, ticket, Authorization=strangers["Authorization"])
     assert answer.status_code == 404, "a good key says who is asking"
+    _, may_submit = await make_key(database, Scope.SUBMIT)
+    assert (await look(api, job_id, ticket, Authorization=may_submit["Authorization"])).status_code == 200
+    assert (await look(api, job_id, Authorization=may_submit["Authorization"])).status_code == 403
 
 
 async def test_a_ticket_ends_ten_minutes_after_its_job(
