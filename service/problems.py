@@ -41,6 +41,7 @@ UNAVAILABLE_SECONDS = "2"
 # By hand, because http.HTTPStatus words 413 and 422 differently from one Python to the next.
 TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",

@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from service.identity import Identity, identify
+from service.identity import Identity, may
 from service.preferences import WAIT
 from service.routes.submit import ENDED, IDEMPOTENCY_KEY, SubmitRoutes
 from service.statuses import Statuses, find
 from service.submission import parse_key
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import once_more
+from todoke.model.access import Scope
 from todoke.model.errors import NotFound
 from todoke.model.ids import parse_id
 from todoke.store.ledger import Ledger
@@ -68,12 +69,14 @@ class ControlRoutes:
             },
         )
 
-    async def _cancel(self, job_id: str, identity: Annotated[Identity, Depends(identify)]) -> Response:
+    async def _cancel(self, job_id: str, identity: Annotated[Identity, Depends(may(Scope.CANCEL))]) -> Response:
         if parsed := parse_id(job_id):
             await self._ledger.cancel(parsed, identity.tenant_id)
         return await self._statuses.now(job_id, identity)
 
-    async def _retry(self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]) -> Response:
+    async def _retry(
+        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(may(Scope.SUBMIT))]
+    ) -> Response:
         key = parse_key(request.headers.get("idempotency-key"))
         parsed = parse_id(job_id)
         original = await self._reader.original(parsed, identity.tenant_id) if parsed else None
@@ -82,4 +85,4 @@ class ControlRoutes:
             raise NotFound("job not found")
         self._submit.check_callback(original.callback_url)
         job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key)
-        return await self._submit.accept(job, request)
+        return await self._submit.accept(job, request, identity)

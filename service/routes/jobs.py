@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from service.identity import Identity, identify
+from service.identity import Identity, may
 from service.preferences import APPLIED, IF_NONE_MATCH, RETRY_AFTER, WAIT
 from service.statuses import Statuses
+from todoke.model.access import Scope
 
 ETAG = {"schema": {"type": "string"}, "description": "The place in the job's log, and its progress."}
 
@@ -41,6 +42,6 @@ class JobRoutes:
         )
 
     async def _status(
-        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]
+        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(may(Scope.READ))]
     ) -> Response:
         return await self._statuses.poll(job_id, request, identity)

@@ -1,5 +1,7 @@
 """The log of a job as a JSON list: all of it, or what is behind a place the caller names."""
 
+from collections.abc import Mapping
+
 from fastapi.responses import Response
 
 from service.stream import unusable
@@ -17,13 +19,15 @@ SENTENCES = {
 }
 
 
-async def listed(reader: Reader, status: Status, after: str | None, limit: int) -> Response:
+async def listed(reader: Reader, status: Status, after: str | None, limit: int, extra: Mapping[str, str]) -> Response:
     """At most `limit` events behind `after`: a cursor, or a bare sequence number; None: from the first one.
+
+    extra: more headers.
 
     Raises InvalidInput for what is neither, CursorLost for a place that is not in this log.
     """
     events = await reader.page(status.job_id, status.tenant_id, _place(after, status), limit)
-    headers = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
+    headers = {"Cache-Control": "private, no-cache", "Vary": "Accept", **extra}
     text = "[" + ",".join(item.body for item in events) + "]"
     return Response(text, media_type="application/json", headers=headers)
 

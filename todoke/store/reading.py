@@ -95,6 +95,11 @@ class Reader:
         row = dict(rows[0])
         return Original(**row | {"state": State(row["state"]), "callback_events": tuple(row["callback_events"] or ())})
 
+    async def ticket_generation(self, job_id: UUID, tenant_id: str) -> int | None:
+        """How often the job's tickets were taken back, or None when this tenant has no such job."""
+        rows = await self._database.fetch(SQL["ticket_generation"], job_id, tenant_id)
+        return int(rows[0]["ticket_generation"]) if rows else None
+
     async def tombstone(self, job_id: UUID, tenant_id: str) -> dict[str, Any] | None:
         """Public JSON of a job that was erased, or None when this tenant had no such job, or has it still."""
         rows = await self._database.fetch(SQL["tombstone"], job_id, tenant_id)

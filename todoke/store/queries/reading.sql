@@ -25,6 +25,11 @@ SELECT id, tenant_id, type, state, params, metadata, callback_url, callback_even
 FROM job
 WHERE id = $1 AND tenant_id = $2
 
+-- ticket_generation: how often the tickets of a job were taken back
+SELECT ticket_generation
+FROM job
+WHERE id = $1 AND tenant_id = $2
+
 -- tombstone: what is known of a job that was erased
 SELECT
     json_build_object(
