@@ -33,9 +33,13 @@ class Server(uvicorn.Server):
         if self.hub is not None:
             self.hub.drain()
 
+    def stop(self) -> None:
+        """End from inside, as after a signal."""
+        self.should_exit = True
+
 
 def main() -> int:
-    """Serve until SIGTERM. Exit code 2: the settings do not allow to start."""
+    """Serve until SIGTERM. Exit code 2: the settings do not allow to start, or to hear NOTIFY."""
     hide_memory()
     try:
         settings = load_settings()
@@ -61,8 +65,11 @@ def main() -> int:
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
     )
-    server.hub = app.state.hub
+    server.hub, app.state.stop = app.state.hub, server.stop
     server.run(sockets=_inherited(settings))
+    if app.state.fault:
+        print(f"todoke api: {app.state.fault}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
+        return 2
     return 0 if server.started else 1
 
 

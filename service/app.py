@@ -20,13 +20,14 @@ from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
-from todoke.model.errors import KeyReused
+from todoke.model.errors import InvalidInput, KeyReused
 from todoke.model.job import Accepted, NewJob
 from todoke.queue.sqs import SqsQueue
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.announcing import announcer_of
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
@@ -35,15 +36,34 @@ ACCEPT_BATCH_MAX = 100
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The API. `app.state.hub` lets the server end open streams when it stops."""
+    """The API. `app.state.hub` lets the server end open streams when it stops.
+
+    When it finds that it cannot work with these settings, it calls `app.state.stop`; `app.state.fault` says why.
+    """
     database = Database(settings.database_url.get_secret_value())
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
-    ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
-    hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds)
+    announcer = announcer_of(settings.notify_mode, settings.database_url.get_secret_value())
+    ledger, reader = Ledger(database, settings.notify_channel, announcer=announcer), Reader(database)
+    hub = Hub(
+        reader,
+        settings.listen_url,
+        settings.notify_channel,
+        settings.sweep_seconds,
+        notify_url=settings.database_url.get_secret_value(),
+        listens=settings.notify_mode != "off",
+    )
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
         return await ledger.accept(jobs, settings.redispatch_seconds)
+
+    async def watch() -> None:
+        try:
+            await hub.run()
+        except* InvalidInput as group:
+            app.state.fault = str(group.exceptions[0])
+            hub.drain()
+            app.state.stop()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -51,8 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
             stack.callback(queue.close)
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
+            await stack.enter_async_context(announcer)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run()))
+            await stack.enter_async_context(running(watch()))
             yield
             await dispatcher.drain()
 
@@ -74,7 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(router)
     problems.install(app)
     app.add_middleware(Guard, extra_hosts=_public_host(settings))
-    app.state.hub = hub
+    app.state.hub, app.state.fault, app.state.stop = hub, "", lambda: None
     return app
 
 

@@ -24,13 +24,25 @@ LOAD_SECONDS = 5.0
 class Hub:
     """Knows no HTTP. NOTIFY only marks topics dirty; what they show is always read from the log.
 
-    A NOTIFY that is lost costs at most one sweep, one second while the LISTEN connection is down.
+    A NOTIFY that is lost costs at most one sweep, one second while the LISTEN connection is down or, with `listens`
+    False, there is none. `notify_url`: where the others' NOTIFY comes from, for the bell's proof that it is heard.
     """
 
-    def __init__(self, reader: Reader, url: str, channel: str, sweep_seconds: float) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        url: str,
+        channel: str,
+        sweep_seconds: float,
+        *,
+        notify_url: str | None = None,
+        listens: bool = True,
+    ) -> None:
         self._reader = reader
-        self._bell = Bell(url, channel, self._on_hints)
+        self._bell = Bell(url, channel, self._on_hints, notify_url=notify_url, must_hear=True)
+        self._listens = listens
         self._sweep_seconds = sweep_seconds
+        self._is_epoch_sure = False
         self._topics: dict[UUID, Topic] = {}
         self._dirty: set[UUID] = set()
         self._work = asyncio.Event()
@@ -41,7 +53,7 @@ class Hub:
     @property
     def is_ready(self) -> bool:
         """Whether NOTIFY is heard and the log has been read since."""
-        return self._bell.is_listening and self.epoch is not None
+        return (self._bell.is_listening or not self._listens) and self.epoch is not None
 
     def drain(self) -> None:
         """Have every watcher end its stream. Safe to call from a signal handler."""
@@ -50,9 +62,10 @@ class Hub:
             topic.wake()
 
     async def run(self) -> None:
-        """Listen, read and sweep until canceled."""
+        """Listen, read and sweep until canceled. Raises InvalidInput in a group when NOTIFY cannot be heard."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._bell.listen())
+            if self._listens:
+                group.create_task(self._bell.listen())
             group.create_task(self._read_forever())
             group.create_task(self._sweep_forever())
 
@@ -88,7 +101,7 @@ class Hub:
 
     def _mark(self, job_ids: Iterable[UUID]) -> None:
         self._dirty.update(job_ids)
-        if self._dirty or self.epoch is None:
+        if self._dirty or self.epoch is None or not self._is_epoch_sure:
             self._work.set()
 
     async def _read_forever(self) -> None:
@@ -105,17 +118,20 @@ class Hub:
                 # Whatever a server says while it goes or comes: the log is read again, or every stream would end.
                 log.warning("hub.blind", reason=str(error) or repr(error))
                 self._dirty.update(topic.job_id for topic in batch)
+                if not self._listens:
+                    self.epoch = None  # no bell says that PostgreSQL is away
                 await asyncio.sleep(DEAF_SWEEP_SECONDS)
                 self._work.set()
 
     async def _read_epoch(self) -> None:
-        if self.epoch is not None:
+        if self.epoch is not None and self._is_epoch_sure:
             return
         epoch = await self._reader.epoch()
         if epoch != self._last_epoch:
             for topic in self._topics.values():
                 topic.forget()
         self.epoch = self._last_epoch = epoch
+        self._is_epoch_sure = True
 
     async def _read(self, topics: Sequence[Topic]) -> None:
         assert self.epoch is not None
@@ -133,4 +149,6 @@ class Hub:
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_seconds if self._bell.is_listening else DEAF_SWEEP_SECONDS)
+            # Without a bell nobody tells that another server has taken over.
+            self._is_epoch_sure = self._is_epoch_sure and self._listens
             self._mark(self._topics)
