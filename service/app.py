@@ -44,36 +44,21 @@ def create_app(settings: Settings) -> FastAPI:
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
     announcer = announcer_of(settings.notify_mode, settings.database_url.get_secret_value())
     ledger, reader = Ledger(database, settings.notify_channel, announcer=announcer), Reader(database)
-    hub = Hub(
-        reader,
-        settings.listen_url,
-        settings.notify_channel,
-        settings.sweep_seconds,
-        notify_url=settings.database_url.get_secret_value(),
-        listens=settings.notify_mode != "off",
-    )
+    hub = _hub(settings, reader)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
         return await ledger.accept(jobs, settings.redispatch_seconds)
 
-    async def watch() -> None:
-        try:
-            await hub.run()
-        except* InvalidInput as group:
-            app.state.fault = str(group.exceptions[0])
-            hub.drain()
-            app.state.stop()
-
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(queue.close)
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(announcer)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(watch()))
+            await stack.enter_async_context(running(_watch(app, hub)))
             yield
             await dispatcher.drain()
 
@@ -97,6 +82,27 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Guard, extra_hosts=_public_host(settings))
     app.state.hub, app.state.fault, app.state.stop = hub, "", lambda: None
     return app
+
+
+def _hub(settings: Settings, reader: Reader) -> Hub:
+    return Hub(
+        reader,
+        settings.listen_url,
+        settings.notify_channel,
+        settings.sweep_seconds,
+        notify_url=settings.database_url.get_secret_value(),
+        listens=settings.notify_mode != "off",
+    )
+
+
+async def _watch(app: FastAPI, hub: Hub) -> None:
+    """Run the hub; when it cannot hear NOTIFY, have the server say so and stop."""
+    try:
+        await hub.run()
+    except* InvalidInput as group:
+        app.state.fault = str(group.exceptions[0])
+        hub.drain()
+        app.state.stop()
 
 
 def _public_host(settings: Settings) -> list[str]:
