@@ -38,6 +38,7 @@ from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.announcing import announcer_of
 from todoke.store.api_keys import ApiKeys
 from todoke.store.database import Database
 from todoke.store.history import History
@@ -54,11 +55,15 @@ REPLAYS_AT_ONCE = 4
 
 
 def create_app(settings: Settings) -> Front:
-    """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them."""
+    """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them.
+
+    When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why.
+    """
     database = Database(settings.database_url.get_secret_value())
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
-    ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
-    hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
+    announcer = announcer_of(settings.notify_mode, settings.database_url.get_secret_value())
+    ledger, reader = Ledger(database, settings.notify_channel, announcer=announcer), Reader(database)
+    hub = _hub(settings, reader)
     api_keys = ApiKeys(database)
     rights = Rights(api_keys)
     streams, replays = Streams(settings, hub, rights), asyncio.Semaphore(REPLAYS_AT_ONCE)
@@ -71,13 +76,14 @@ def create_app(settings: Settings) -> Front:
         return await ledger.accept(jobs, settings.redispatch_seconds)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(queue.close)
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
+            await stack.enter_async_context(announcer)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run(), streams.run(), paces.run()))
+            await stack.enter_async_context(running(_watch(app, hub), streams.run(), paces.run()))
             yield
             await dispatcher.drain()
 
@@ -101,6 +107,7 @@ def create_app(settings: Settings) -> Front:
     problems.install(app)
     _hang_doors(app, settings, GuardedDoor(Keyring(api_keys), tickets, rights))
     app.state.hub, app.state.streams = hub, streams
+    app.state.fault, app.state.stop = "", lambda: None
     return Front(app)
 
 
@@ -111,6 +118,27 @@ def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:
     app.state.door = guarded if settings.require_keys else OpenDoor()
     if settings.require_keys:
         schema.tell_of_keys(app)
+
+
+def _hub(settings: Settings, reader: Reader) -> Hub:
+    return Hub(
+        reader,
+        settings.listen_url,
+        settings.notify_channel,
+        settings.sweep_seconds,
+        settings.ring_mb,
+        notify_url=settings.database_url.get_secret_value(),
+        listens=settings.notify_mode != "off",
+    )
+
+
+async def _watch(app: FastAPI, hub: Hub) -> None:
+    """Run the hub; when it cannot hear NOTIFY, have the server say so and stop."""
+    try:
+        await hub.run()
+    except* InvalidInput as group:
+        app.state.fault = str(group.exceptions[0])
+        app.state.stop()
 
 
 def sealing_keys(settings: Settings) -> tuple[str, ...]:
