@@ -5,7 +5,7 @@
  *     const job = await watch(jobId, { onEvent: (event) => show(event.data) }).done;
  */
 import { Refused } from "./todoke/asking.js";
-import { Line } from "./todoke/line.js";
+import { Line, TIMING } from "./todoke/line.js";
 import { Tabs } from "./todoke/tabs.js";
 
 export { Refused };
@@ -107,8 +107,9 @@ export class Watch extends EventTarget {
     async #run(url, options) {
         await null; // nothing is told before whoever called can listen
         const { signal } = this.#stop;
+        const timing = { ...TIMING, ...options.timing };
         const line = (/** @type {AbortSignal} */ until, /** @type {(frame: Frame) => void} */ take) =>
-            new Line(url, options, {
+            new Line(url, { renew: options.renew, timing }, {
                 cursor: () => this.lastEventId,
                 take,
                 say: (state) => this.#say(state),
@@ -117,7 +118,7 @@ export class Watch extends EventTarget {
             const isAlone = options.share === false || this.#start || !navigator.locks || !globalThis.BroadcastChannel;
             if (isAlone) await line(signal, (frame) => this.#take(frame));
             else {
-                const tabs = new Tabs(`todoke ${url.origin}${url.pathname}`, {
+                const tabs = new Tabs(`todoke ${url.origin}${url.pathname}`, timing, {
                     lead: (until) => line(until, (frame) => (tabs.tell(frame), this.#take(frame))),
                     take: (frame) => this.#take(frame, true),
                     since: (sequence) => this.#since(sequence),

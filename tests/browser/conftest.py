@@ -7,16 +7,19 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Route, async_playwright
 
+from tests.acceptance.conftest import Desk, desk
 from tests.browser.gate import Gate
 from tests.conftest import serve
 from todoke.runtime.settings import Settings
 
+__all__ = ["Desk", "desk"]
+
 CHROMIUM = Path("/usr/bin/chromium")
 # What a page needs that watches: itself and the service. Anything else would be an error on the console.
-POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self'; img-src data:"
+POLICY = "default-src 'none'; script-src {0} 'unsafe-eval'; connect-src {0}; img-src data:"
 WATCH = """
 async ([target, options]) => {
-    const { watch } = await import("/todoke.js");
+    const { watch } = await import(options.from || "/todoke.js");
     Object.assign(window, { seen: [], states: [], ended: undefined, refused: undefined });
     window.job = watch(target, {
         ...options,
@@ -80,7 +83,7 @@ class Reader:
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    if not CHROMIUM.exists():
+    if not CHROMIUM.exists():  # noqa: ASYNC240 - once, before anything runs
         pytest.skip("Chromium is absent: install Debian's package chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -92,10 +95,11 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """A browser with an empty page at /page of every origin."""
+    """A browser with an empty page at /page of every origin; /else/page may watch the jobs of another one."""
 
     async def answer(route: Route) -> None:
-        headers = {"Content-Security-Policy": POLICY}
+        sources = "http:" if "/else/" in route.request.url else "'self'"
+        headers = {"Content-Security-Policy": POLICY.format(sources)}
         body = '<!doctype html><link rel="icon" href="data:,"><title>page</title>'
         await route.fulfill(body=body, content_type="text/html", headers=headers)
 

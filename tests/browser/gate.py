@@ -38,7 +38,8 @@ def refusal(status: int, *headers: str) -> bytes:
 class Gate:
     """HTTP/1.1 in front of `target` (a URL), one request for each connection.
 
-    judge: the answer to give instead of passing a request on, or None.
+    judge: the answer to give instead of passing a request on, or None. holds_streams: streams are buffered for ever.
+    extra: header lines put into every answer.
     """
 
     def __init__(self, target: str = "") -> None:
@@ -46,6 +47,8 @@ class Gate:
         self.judge: Callable[[Asked], bytes | None] = lambda _asked: None
         self.asked: list[Asked] = []
         self.refused = 0
+        self.holds_streams = False
+        self.extra = b""
         self.streams_open = 0
         self._flows: set[asyncio.Event] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -109,7 +112,8 @@ class Gate:
         place = urlsplit(self.target)
         there, back = await asyncio.open_connection(place.hostname, place.port)
         flow = asyncio.Event()
-        flow.set()
+        if not (self.holds_streams and asked.is_stream):
+            flow.set()
         self._flows.add(flow)
         self._writers.add(back)
         self.streams_open += asked.is_stream
@@ -117,7 +121,7 @@ class Gate:
             lines = [line for line in head.split("\r\n") if not line.lower().startswith("connection:")]
             back.write("\r\n".join([lines[0], "Connection: close", *lines[1:]]).encode("latin-1"))
             async with asyncio.TaskGroup() as group:
-                down = group.create_task(_pump(there, writer, flow))
+                down = group.create_task(_pump(there, writer, flow, self.extra))
                 up = group.create_task(_pump(reader, back))
                 await asyncio.wait([down, up], return_when=asyncio.FIRST_COMPLETED)
                 down.cancel()
@@ -137,10 +141,13 @@ def _parse(head: str) -> Asked:
     return Asked(method, url.path, parse_qs(url.query), headers)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event | None = None) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event | None = None, extra: bytes = b""
+) -> None:
     with contextlib.suppress(OSError):
         while chunk := await reader.read(65536):
             if flow is not None:
                 await flow.wait()
-            writer.write(chunk)
+            writer.write(chunk.replace(b"\r\n", b"\r\n" + extra, 1) if extra else chunk)
+            extra = b""
             await writer.drain()

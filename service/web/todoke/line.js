@@ -5,14 +5,21 @@ import { Refused, ask, isFinal, renewHere } from "./asking.js";
  * Milliseconds. `silence`: after so long without a sign a page that is seen looks whether the line is dead.
  * `opening`: the same before it is open. `tick`: between looks at the clock; a late one tells of a sleep.
  * `backoff`: the longest first pause after a failure, doubled up to sixteen times. `again`: from a failed stream to the
- * next try, while polling serves.
- * @typedef {{ silence: number, opening: number, tick: number, backoff: number, again: number }} Timing
+ * next try, while polling serves. `asking`: between a tab's questions whether the tab with the connection lives.
+ * @typedef {{ silence: number, opening: number, tick: number, backoff: number, again: number, asking: number }} Timing
  * @typedef {import("../todoke.js").Frame} Frame
  * @typedef {"woken" | "silent" | "closed"} End
  * @typedef {import("./asking.js").Answer} Answer
  */
 /** @type {Timing} */
-const TIMING = { silence: 45_000, opening: 15_000, tick: 5_000, backoff: 1_000, again: 60_000 };
+export const TIMING = {
+    silence: 45_000,
+    opening: 15_000,
+    tick: 5_000,
+    backoff: 1_000,
+    again: 60_000,
+    asking: 10_000,
+};
 const UNNUMBERED = ["reconnect", "job.progress"];
 const NUMBERED = ["snapshot", "reset", "job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed"];
 const STREAM_FAILURES_MAX = 3;
@@ -25,7 +32,6 @@ export class Line {
     #url;
     #hooks;
     #renew;
-    /** @type {Timing} */
     #timing;
     #streamFailures = 0;
     #streamAt = 0;
@@ -39,13 +45,13 @@ export class Line {
 
     /**
      * @param {URL} url
-     * @param {{ renew?: (url: string) => Promise<string | null>, timing?: Partial<Timing> }} options
+     * @param {{ renew?: (url: string) => Promise<string | null>, timing: Timing }} options
      * @param {{ cursor: () => string, take: (frame: Frame) => void, say: (state: any) => void }} hooks
      */
     constructor(url, { renew = renewHere, timing }, hooks) {
         this.#url = url;
         this.#renew = renew;
-        this.#timing = { ...TIMING, ...timing };
+        this.#timing = timing;
         this.#hooks = hooks;
     }
 
@@ -108,7 +114,9 @@ export class Line {
     async #poll(end) {
         const isPolling = end === "polling";
         if (end !== "silent") this.#hooks.say(isPolling ? "polling" : "reconnecting");
-        const answer = await this.#ask(isPolling ? POLL_SECONDS : PROBE_SECONDS, this.#hooks.cursor());
+        const left = Math.ceil((this.#streamAt - Date.now()) / 1000);
+        const seconds = isPolling ? Math.min(POLL_SECONDS, Math.max(left, 1)) : PROBE_SECONDS;
+        const answer = await this.#ask(seconds, this.#hooks.cursor());
         if (this.#isOver || answer.isWoken) return;
         if (!isPolling) this.#compare(end, answer);
         await this.#judge(answer);

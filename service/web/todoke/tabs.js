@@ -2,10 +2,8 @@
 
 /** @typedef {import("../todoke.js").Frame} Frame */
 
-const ASK_MILLISECONDS = 10_000;
-// A leader that says nothing is frozen; one that is hidden may not notice that its line is dead.
+// A leader that answers none of so many questions is frozen.
 const UNANSWERED_MAX = 2;
-const SILENCE_MILLISECONDS = 60_000;
 
 /**
  * `lead`: have a connection until the signal. `take`: a leader's frame; false when frames before it are missing.
@@ -20,6 +18,7 @@ const SILENCE_MILLISECONDS = 60_000;
 
 export class Tabs {
     #name;
+    #timing;
     #hooks;
     #channel;
     #me = Math.random().toString(36).slice(2);
@@ -30,8 +29,9 @@ export class Tabs {
     #mustSteal = false;
     #turn = new AbortController();
 
-    /** @param {string} name  @param {Hooks} hooks */
-    constructor(name, hooks) {
+    /** @param {string} name  @param {import("./line.js").Timing} timing  @param {Hooks} hooks */
+    constructor(name, timing, hooks) {
+        this.#timing = timing;
         this.#name = name;
         this.#hooks = hooks;
         this.#channel = new BroadcastChannel(name);
@@ -44,7 +44,7 @@ export class Tabs {
      */
     async run(signal) {
         const look = () => this.#look();
-        const clock = setInterval(look, ASK_MILLISECONDS);
+        const clock = setInterval(look, this.#timing.asking);
         document.addEventListener("visibilitychange", look, { signal });
         signal.addEventListener("abort", () => this.#turn.abort());
         try {
@@ -103,8 +103,9 @@ export class Tabs {
     /** Whether the leader still is one. */
     #look() {
         if (this.#isLeader || document.hidden) return;
+        // A hidden leader's clock is too slow to notice that its line is dead.
         const isMute = this.#unanswered > UNANSWERED_MAX;
-        const isBlind = this.#isLeaderHidden && Date.now() - this.#heardAt > SILENCE_MILLISECONDS;
+        const isBlind = this.#isLeaderHidden && Date.now() - this.#heardAt > this.#timing.silence;
         if (isMute || isBlind) {
             this.#mustSteal = true;
             this.#turn.abort();
