@@ -1,11 +1,12 @@
 """Pages in a real Chromium that watch jobs through a gate the test can break."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Route, async_playwright
+from playwright.async_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Page, async_playwright
 
 from tests.acceptance.conftest import Desk, desk
 from tests.browser.gate import Gate
@@ -15,8 +16,6 @@ from todoke.runtime.settings import Settings
 __all__ = ["Desk", "desk"]
 
 CHROMIUM = Path("/usr/bin/chromium")
-# What a page needs that watches: itself and the service. Anything else would be an error on the console.
-POLICY = "default-src 'none'; script-src {0} 'unsafe-eval'; connect-src {0}; img-src data:"
 WATCH = """
 async ([target, options]) => {
     const { watch } = await import(options.from || "/todoke.js");
@@ -52,9 +51,27 @@ class Reader:
         """Begin. options: as `watch` takes them."""
         await self.page.evaluate(WATCH, [str(target), options])
 
+    async def until(self, condition: str, arg: object = None, seconds: float = 30) -> None:
+        """Wait for something in the page, hidden or not: a page that is not shown draws no frames to look at."""
+        await self.page.wait_for_function(condition, arg=arg, timeout=seconds * 1000, polling=50)
+
+    async def freeze(self) -> CDPSession:
+        """Stop the page's scripts in the middle, as sleep does. `thaw` with the answer."""
+        session, stopped = await self.page.context.new_cdp_session(self.page), asyncio.Event()
+        session.on("Debugger.paused", lambda _: stopped.set())
+        await session.send("Debugger.enable")
+        await session.send("Debugger.pause")
+        async with asyncio.timeout(20):
+            await stopped.wait()
+        return session
+
+    async def thaw(self, session: CDPSession) -> None:
+        """Undo `freeze`."""
+        await session.send("Debugger.disable")
+
     async def sees(self, count: int) -> list[dict[str, Any]]:
         """What was dispatched, once there are so many events."""
-        await self.page.wait_for_function("count => seen.length >= count", arg=count, timeout=30_000)
+        await self.until("count => seen.length >= count", count)
         return await self.seen()
 
     async def seen(self) -> list[dict[str, Any]]:
@@ -68,16 +85,16 @@ class Reader:
 
     async def is_in(self, state: str) -> None:
         """Wait until the watch is in `state`."""
-        await self.page.wait_for_function("state => job.state === state", arg=state, timeout=30_000)
+        await self.until("state => job.state === state", state)
 
     async def ends(self) -> dict[str, Any]:
         """What `done` has resolved with."""
-        await self.page.wait_for_function("ended !== undefined", timeout=60_000)
+        await self.until("ended !== undefined", seconds=60)
         return dict(await self.page.evaluate("ended"))
 
     async def is_refused(self) -> int:
         """The status `done` was rejected with."""
-        await self.page.wait_for_function("refused !== undefined", timeout=30_000)
+        await self.until("refused !== undefined")
         return int(await self.page.evaluate("refused"))
 
 
@@ -95,16 +112,8 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """A browser with an empty page at /page of every origin; /else/page may watch the jobs of another one."""
-
-    async def answer(route: Route) -> None:
-        sources = "http:" if "/else/" in route.request.url else "'self'"
-        headers = {"Content-Security-Policy": POLICY.format(sources)}
-        body = '<!doctype html><link rel="icon" href="data:,"><title>page</title>'
-        await route.fulfill(body=body, content_type="text/html", headers=headers)
-
+    """A browser without a past."""
     context = await browser.new_context()
-    await context.route("**/page", answer)
     yield context
     await context.close()
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 HEAD_BYTES_MAX = 65536
+# What a page needs that watches: itself and the service. Anything else would be an error on the console.
+POLICY = "default-src 'none'; script-src {0} 'unsafe-eval'; connect-src {0}; img-src data:"
+PAGE = '<!doctype html><link rel="icon" href="data:,"><title>page</title>'
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,25 @@ def refusal(status: int, *headers: str) -> bytes:
     return "\r\n".join(lines).encode()
 
 
+def page(body: str = PAGE, policy: str | None = None) -> bytes:
+    """A whole answer that is a page."""
+    policy = POLICY.format("'self'") if policy is None else policy
+    lines = ["HTTP/1.1 200 OK", "Content-Type: text/html", f"Content-Length: {len(body.encode())}", "Connection: close"]
+    return "\r\n".join([*lines, f"Content-Security-Policy: {policy}", "", body]).encode()
+
+
 class Gate:
     """HTTP/1.1 in front of `target` (a URL), one request for each connection.
 
+    pages: what it answers by itself; one under /else may watch the jobs of another origin.
     judge: the answer to give instead of passing a request on, or None. holds_streams: streams are buffered for ever.
-    extra: header lines put into every answer.
+    extra: header lines put into every answer with events.
     """
 
     def __init__(self, target: str = "") -> None:
         self.target = target
         self.judge: Callable[[Asked], bytes | None] = lambda _asked: None
+        self.pages = {"/page": page(), "/else/page": page(policy=POLICY.format("http:"))}
         self.asked: list[Asked] = []
         self.refused = 0
         self.holds_streams = False
@@ -104,8 +116,8 @@ class Gate:
     async def _answer(self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = _parse(head)
         self.asked.append(asked)
-        if answer := self.judge(asked):
-            self.refused += 1
+        if answer := self.pages.get(asked.path) or self.judge(asked):
+            self.refused += asked.path not in self.pages
             writer.write(answer)
             await writer.drain()
             return
@@ -121,7 +133,7 @@ class Gate:
             lines = [line for line in head.split("\r\n") if not line.lower().startswith("connection:")]
             back.write("\r\n".join([lines[0], "Connection: close", *lines[1:]]).encode("latin-1"))
             async with asyncio.TaskGroup() as group:
-                down = group.create_task(_pump(there, writer, flow, self.extra))
+                down = group.create_task(_pump(there, writer, flow, self.extra if asked.is_events else b""))
                 up = group.create_task(_pump(reader, back))
                 await asyncio.wait([down, up], return_when=asyncio.FIRST_COMPLETED)
                 down.cancel()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,16 @@ async def test_a_network_that_goes_and_comes(reader: Reader, gate: Gate, ledger:
 
 
 async def test_a_page_that_sleeps(reader: Reader, gate: Gate, ledger: Ledger) -> None:
-    """Frozen, as a browser does it to pages; its connection is dead when it wakes, and nobody tells it so."""
+    """Its connection is dead when it wakes, and nobody tells it so."""
     job_id = await accept(ledger)
-    await reader.watch(job_id, **EARLIEST)
+    await reader.watch(job_id, **EARLIEST, timing={"tick": 200})
     await reader.sees(1)
-    browser = await reader.page.context.new_cdp_session(reader.page)
-    await browser.send("Page.setWebLifecycleState", {"state": "frozen"})
+    asleep = await reader.freeze()
     gate.fall_silent()
     attempt = await start(ledger, job_id)
-    await browser.send("Page.setWebLifecycleState", {"state": "active"})
+    until_when = time.monotonic() + 2
+    await until(lambda: time.monotonic() > until_when)
+    await reader.thaw(asleep)
     await reader.sees(2)
     await succeed(ledger, attempt)
     await reader.ends()

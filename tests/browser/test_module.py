@@ -4,10 +4,10 @@ import re
 
 import httpx
 import pytest
-from playwright.async_api import BrowserContext, Route
+from playwright.async_api import BrowserContext
 
 from service.routes.module import WEB
-from tests.browser.gate import Gate
+from tests.browser.gate import Gate, page
 from tests.conftest import REPOSITORY
 from tests.make import WORKER, accept, start, succeed
 from todoke.model.job import Progress
@@ -47,17 +47,14 @@ async def test_the_page_of_the_documentation(context: BrowserContext, gate: Gate
     text = (REPOSITORY / "docs/browser.md").read_text(encoding="utf-8")
     [source] = re.findall(r"^```html\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
-    async def answer(route: Route) -> None:
-        await route.fulfill(body=source, content_type="text/html")
-
-    await context.route("**/example*", answer)
-    page, errors = await context.new_page(), []
-    page.on("pageerror", errors.append)
+    gate.pages["/example"] = page(source, policy="script-src 'self' 'unsafe-inline' 'unsafe-eval'")
+    shown, errors = await context.new_page(), list[str]()
+    shown.on("pageerror", lambda error: errors.append(str(error)))
     job_id = await accept(ledger)
-    await page.goto(f"{gate.url}/example?job={job_id}")
+    await shown.goto(f"{gate.url}/example?job={job_id}")
     attempt = await start(ledger, job_id)
     await ledger.report([Progress(job_id, attempt.lease, 40, "on the way")], WORKER)
-    await page.wait_for_function("document.querySelector('#bar').value === 40")
+    await shown.wait_for_function("document.querySelector('#bar').value === 40")
     await succeed(ledger, attempt)
-    await page.wait_for_function("document.querySelector('#word').value === 'success'")
+    await shown.wait_for_function("document.querySelector('#word').value === 'success'")
     assert errors == []

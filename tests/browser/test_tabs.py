@@ -48,12 +48,11 @@ async def test_a_tab_that_is_frozen_gives_way(visit: Callable[[str], Any], gate:
     for reader in (first, second):
         await reader.watch(job_id, timing={"asking": 200})
         await reader.sees(1)
-    browser = await first.page.context.new_cdp_session(first.page)
-    await browser.send("Page.setWebLifecycleState", {"state": "frozen"})
+    asleep = await first.freeze()
     await until(lambda: len(gate.streams) >= 2, 30)
     attempt = await start(ledger, job_id)
     await second.sees(2)
-    await browser.send("Page.setWebLifecycleState", {"state": "active"})
+    await first.thaw(asleep)
     await succeed(ledger, attempt)
     for reader in (first, second):
         await reader.ends()
