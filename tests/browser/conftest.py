@@ -51,7 +51,7 @@ class Reader:
         """Begin. options: as `watch` takes them."""
         await self.page.evaluate(WATCH, [str(target), options])
 
-    async def until(self, condition: str, arg: object = None, seconds: float = 30) -> None:
+    async def until(self, condition: str, arg: object = None, seconds: float = 60) -> None:
         """Wait for something in the page, hidden or not: a page that is not shown draws no frames to look at."""
         await self.page.wait_for_function(condition, arg=arg, timeout=seconds * 1000, polling=50)
 
@@ -89,7 +89,7 @@ class Reader:
 
     async def ends(self) -> dict[str, Any]:
         """What `done` has resolved with."""
-        await self.until("ended !== undefined", seconds=60)
+        await self.until("ended !== undefined")
         return dict(await self.page.evaluate("ended"))
 
     async def is_refused(self) -> int:
