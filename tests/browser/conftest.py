@@ -22,6 +22,7 @@ async ([target, options]) => {
     Object.assign(window, { seen: [], states: [], ended: undefined, refused: undefined });
     window.job = watch(target, {
         ...options,
+        renew: options.renewals && (async () => options.renewals.shift() ?? null),
         onEvent: ({ type, data, lastEventId }) => seen.push({
             type, id: lastEventId, sequence: data.data.sequence, status: data.data.status,
             percent: data.data.progress && data.data.progress.percent,

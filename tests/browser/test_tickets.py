@@ -5,11 +5,16 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from tests.browser.conftest import Reader
 from tests.browser.gate import Asked, Gate, refusal
+from tests.conftest import serve
 from tests.make import accept, start, succeed
+from tests.service.callers import guarded, make_key
+from todoke.runtime.settings import Settings
+from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 
 pytestmark = pytest.mark.browser
@@ -83,3 +88,25 @@ async def test_a_page_of_another_origin(visit: Callable[[str], Any], gate: Gate,
         gate.cut()
         assert await reader.is_refused() == 401, "another origin's page gets no ticket by itself"
         assert office.handed_out == 0
+
+
+async def test_real_tickets_on_a_page_of_another_origin(
+    visit: Callable[[str], Any], settings: Settings, database: Database, ledger: Ledger
+) -> None:
+    _, headers = await make_key(database)
+    job_id = await accept(ledger)
+    async with serve(guarded(settings)) as api, Gate(api) as gate, Gate() as elsewhere:
+        async with httpx.AsyncClient(base_url=api, headers=headers, timeout=20) as owner:
+            first = (await owner.post(f"/jobs/{job_id}/tokens")).json()["eventsUrl"]
+            reader = await visit(f"{elsewhere.url}/else")
+            await reader.watch(first, renewals=[], **{"from": f"{gate.url}/todoke.js"})
+            await reader.sees(1)
+            assert (await owner.delete(f"/jobs/{job_id}/tokens")).status_code == 204
+            gate.cut()
+            assert await reader.is_refused() == 401
+            second = (await owner.post(f"/jobs/{job_id}/tokens")).json()["eventsUrl"]
+            await reader.watch(first, renewals=[second], lastEventId="earliest", **{"from": f"{gate.url}/todoke.js"})
+            await reader.sees(1)
+            await succeed(ledger, await start(ledger, job_id))
+            await reader.ends()
+            assert await reader.numbered() == [1, 2, 3]
