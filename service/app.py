@@ -23,6 +23,7 @@ from service.routes.control import ControlRoutes
 from service.routes.events import EventRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
+from service.routes.module import ModuleRoutes
 from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
 from service.routes.tokens import TokenRoutes
@@ -103,6 +104,7 @@ def create_app(settings: Settings) -> Front:
     TokenRoutes(reader, ledger, tickets, links).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
     HealthRoutes(hub, streams).add_to(router)
+    ModuleRoutes().add_to(router)
     app.include_router(router)
     problems.install(app)
     _hang_doors(app, settings, GuardedDoor(Keyring(api_keys), tickets, rights))
