@@ -29,7 +29,8 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         try:
-            with contextlib.suppress(OSError):
+            # Canceled is how it is ended; asyncio's streams would report that as a fault.
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 await self._carry(reader, writer)
         finally:
             writer.transport.abort()

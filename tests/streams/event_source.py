@@ -115,6 +115,7 @@ class EventSource:
     is_literal: forget the id at each connect until a frame brings one, as the standard's words have it.
 
     dispatched: every event a page would get, in order. closings: why each connection ended, one word or more.
+    known_at: how many events it had at each connect.
     connects: requests sent; statuses: what was answered to them; retries: reconnection times asked for, ms.
     """
 
@@ -137,6 +138,7 @@ class EventSource:
         self.retry_milliseconds = RETRY_MILLISECONDS
         self.dispatched: list[Frame] = []
         self.opened_at: list[float] = []
+        self.known_at: list[int] = []
         self.closings: list[str] = []
         self.statuses: list[int] = []
         self.retries: list[int] = []
@@ -195,6 +197,7 @@ class EventSource:
 
     async def _connect(self) -> None:
         self.connects += 1
+        self.known_at.append(len(self.dispatched))
         reader, writer = await asyncio.open_connection(self._parts.hostname, self._parts.port or 80)
         try:
             writer.write(self._request())

@@ -10,14 +10,17 @@ from todoke.model.event import PROGRESS, TERMINAL, Cursor, Event
 from todoke.store.database import Database
 from todoke.wire.sse import Frame
 
+LOGS = """
+SELECT job_id, sequence, type, body FROM event WHERE job_id = coalesce($1, job_id) ORDER BY job_id, sequence
+"""
 WHOLE = ("snapshot", "reset")
 ABSOLUTE = ("status", "phase", "attempt", "error", "errorCode")
 
 
-async def committed(database: Database) -> dict[UUID, list[Event]]:
-    """The log of every job as PostgreSQL has it, each in order."""
+async def committed(database: Database, job_id: UUID | None = None) -> dict[UUID, list[Event]]:
+    """The log of every job, or of one, as PostgreSQL has it, each in order."""
     logs: dict[UUID, list[Event]] = defaultdict(list)
-    for row in await database.fetch("SELECT job_id, sequence, type, body FROM event ORDER BY job_id, sequence"):
+    for row in await database.fetch(LOGS, job_id):
         logs[row["job_id"]].append(Event(row["job_id"], row["sequence"], row["type"], row["body"]))
     return logs
 
