@@ -1,0 +1,78 @@
+"""The LISTEN connection is killed again and again, or hints go astray: only time is lost, and not much of it."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+
+from tests.streams.mischief import RAW_CHANNEL, hints_astray, listener_killed, with_named_listener
+from tests.streams.stage import Stage, open_stage
+from todoke.runtime.settings import Settings
+from todoke.wire.sse import Frame
+
+SWEEP_SECONDS = 1.0
+LOADS = [(10, 9), pytest.param((100, 101), marks=[pytest.mark.full, pytest.mark.timeout(900)])]
+
+
+@pytest.mark.parametrize("load", LOADS)
+async def test_a_listener_killed_under_load(
+    settings: Settings, database_url: str, seed: int, load: tuple[int, int]
+) -> None:
+    rng, (jobs_count, length) = random.Random(seed), load
+    async with open_stage(with_named_listener(settings)) as stage:
+        jobs = await stage.writer.accept(jobs_count)
+        stage.watch(jobs * 2)
+        stage.watch(jobs, cursor=None)
+        async with listener_killed(database_url, rng) as killed:
+            await lived(stage, jobs, length, rng, pause=0.6)
+        await stage.ended()
+        await stage.verdict()
+        assert len(killed) > 1, "it came back, and was killed again"
+        assert all(source.connects == 1 for _, source in stage.sources), "no reader noticed"
+        await listens_again(stage, settings)
+
+
+@pytest.mark.parametrize("way", ["off", "unheard", "astray"])
+@pytest.mark.parametrize("load", LOADS)
+async def test_hints_that_never_come_or_come_wrong_cost_one_sweep_at_most(
+    settings: Settings, database_url: str, seed: int, way: str, load: tuple[int, int]
+) -> None:
+    rng, (jobs_count, length) = random.Random(seed), load
+    mode = "off" if way == "off" else "in_transaction"
+    slow = settings.model_copy(update={"sweep_seconds": SWEEP_SECONDS, "notify_mode": mode})
+    async with contextlib.AsyncExitStack() as stack:
+        stage = await stack.enter_async_context(open_stage(slow, channel=RAW_CHANNEL))
+        if way == "astray":
+            counts = await stack.enter_async_context(hints_astray(database_url, settings.notify_channel, rng))
+        jobs = await stage.writer.accept(jobs_count)
+        stage.watch(jobs)
+        await stage.connected()
+        for sequence in range(2, length + 1):
+            await asyncio.gather(*(stage.writer.step(job, length) for job in jobs))
+            async with asyncio.timeout(SWEEP_SECONDS + 1):
+                await asyncio.gather(*(source.until(lambda it: reached(it.dispatched, sequence)) for _, source in stage.sources))  # noqa: B023
+        await stage.verdict()
+        if way == "astray":
+            assert min(counts.values()) > 0, counts
+
+
+async def listens_again(stage: Stage, settings: Settings) -> None:
+    """A hint is heard at once, with no sweep near."""
+    [job] = await stage.writer.accept()
+    stage.watch([job])
+    await stage.connected()
+    await stage.writer.live(job, 3, random.Random(0), 0)
+    await stage.ended()
+
+
+async def lived(stage: Stage, jobs: Sequence[UUID], length: int, rng: random.Random, pause: float) -> None:
+    """Every job, from its accepting to its end."""
+    await asyncio.gather(*(stage.writer.live(job, length, rng, pause) for job in jobs))
+
+
+def reached(frames: Sequence[Frame], sequence: int) -> bool:
+    """Whether the newest numbered event is this one."""
+    return bool(frames) and int(frames[-1].last_event_id.rpartition(".")[2]) >= sequence
