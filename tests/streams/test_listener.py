@@ -3,15 +3,14 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
-from uuid import UUID
+from functools import partial
 
 import pytest
 
+from tests.streams.event_source import EventSource
 from tests.streams.mischief import RAW_CHANNEL, hints_astray, listener_killed, with_named_listener
-from tests.streams.stage import Stage, open_stage
+from tests.streams.stage import Stage, is_started, open_stage, reached
 from todoke.runtime.settings import Settings
-from todoke.wire.sse import Frame
 
 SWEEP_SECONDS = 1.0
 LOADS = [(10, 9), pytest.param((100, 101), marks=[pytest.mark.full, pytest.mark.timeout(900)])]
@@ -24,14 +23,14 @@ async def test_a_listener_killed_under_load(
     rng, (jobs_count, length) = random.Random(seed), load
     async with open_stage(with_named_listener(settings)) as stage:
         jobs = await stage.writer.accept(jobs_count)
-        stage.watch(jobs * 2)
-        stage.watch(jobs, cursor=None)
+        await stage.watch(jobs * 2)
+        await stage.watch(jobs, cursor=None)
         async with listener_killed(database_url, rng) as killed:
-            await lived(stage, jobs, length, rng, pause=0.6)
+            await stage.live(jobs, length, rng, pause=0.6)
         await stage.ended()
         await stage.verdict()
         assert len(killed) > 1, "it came back, and was killed again"
-        assert all(source.connects == 1 for _, source in stage.sources), "no reader noticed"
+        assert all(source.connects == 2 for source in stage.sources), "no reader noticed: one stream, then the 204"
         await listens_again(stage, settings)
 
 
@@ -48,12 +47,12 @@ async def test_hints_that_never_come_or_come_wrong_cost_one_sweep_at_most(
         if way == "astray":
             counts = await stack.enter_async_context(hints_astray(database_url, settings.notify_channel, rng))
         jobs = await stage.writer.accept(jobs_count)
-        stage.watch(jobs)
-        await stage.connected()
+        await stage.watch(jobs)
+        await stage.all(is_started)
         for sequence in range(2, length + 1):
             await asyncio.gather(*(stage.writer.step(job, length) for job in jobs))
-            async with asyncio.timeout(SWEEP_SECONDS + 1):
-                await asyncio.gather(*(source.until(lambda it: reached(it.dispatched, sequence)) for _, source in stage.sources))  # noqa: B023
+            await stage.all(partial(has_told, sequence), SWEEP_SECONDS + 1)
+        await stage.ended()
         await stage.verdict()
         if way == "astray":
             assert min(counts.values()) > 0, counts
@@ -62,17 +61,11 @@ async def test_hints_that_never_come_or_come_wrong_cost_one_sweep_at_most(
 async def listens_again(stage: Stage, settings: Settings) -> None:
     """A hint is heard at once, with no sweep near."""
     [job] = await stage.writer.accept()
-    stage.watch([job])
-    await stage.connected()
+    await stage.watch([job])
+    await stage.all(is_started)
     await stage.writer.live(job, 3, random.Random(0), 0)
     await stage.ended()
 
 
-async def lived(stage: Stage, jobs: Sequence[UUID], length: int, rng: random.Random, pause: float) -> None:
-    """Every job, from its accepting to its end."""
-    await asyncio.gather(*(stage.writer.live(job, length, rng, pause) for job in jobs))
-
-
-def reached(frames: Sequence[Frame], sequence: int) -> bool:
-    """Whether the newest numbered event is this one."""
-    return bool(frames) and int(frames[-1].last_event_id.rpartition(".")[2]) >= sequence
+def has_told(sequence: int, source: EventSource) -> bool:
+    return reached(source.dispatched) >= sequence

@@ -2,11 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
-
-import asyncpg
 
 from tests.make import TYPE, WORKER, make_job
 from todoke.model.errors import Unavailable
@@ -67,20 +64,3 @@ class Writer:
         if is_taken:
             self.committed.add((job, following))
         return is_taken and state is State.SUCCESS
-
-
-async def read_log(url: str, jobs: Sequence[UUID]) -> dict[UUID, list[int]]:
-    """The sequences each job's log holds, in order; each must be a contiguous prefix that its row agrees with."""
-    connection = await asyncpg.connect(url)
-    try:
-        rows = await connection.fetch(
-            "SELECT job.id, job.sequence, array_agg(event.sequence ORDER BY event.sequence) AS log"
-            " FROM job JOIN event ON event.job_id = job.id WHERE job.id = ANY ($1) GROUP BY job.id",
-            list(jobs),
-        )
-    finally:
-        await connection.close()
-    for row in rows:
-        assert row["log"] == list(range(1, row["sequence"] + 1)), f"job {row['id']}: {row['log']} at {row['sequence']}"
-    assert len(rows) == len(jobs)
-    return {row["id"]: row["log"] for row in rows}
