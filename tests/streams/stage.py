@@ -82,6 +82,11 @@ def reached(frames: Sequence[Frame]) -> int:
     return int(frames[-1].last_event_id.rpartition(".")[2]) if frames else 0
 
 
+def has_told(sequence: int, source: EventSource) -> bool:
+    """Whether it knows of this number."""
+    return reached(source.dispatched) >= sequence
+
+
 def gaps() -> float:
     """The gap alarm: numbers a hub found missing in a log. It must never rise."""
     return float(metrics.STREAM_GAPS._value.get())

@@ -7,9 +7,8 @@ from functools import partial
 
 import pytest
 
-from tests.streams.event_source import EventSource
 from tests.streams.mischief import RAW_CHANNEL, hints_astray, listener_killed, with_named_listener
-from tests.streams.stage import Stage, is_started, open_stage, reached
+from tests.streams.stage import Stage, has_told, is_started, open_stage
 from todoke.runtime.settings import Settings
 
 SWEEP_SECONDS = 1.0
@@ -65,7 +64,3 @@ async def listens_again(stage: Stage, settings: Settings) -> None:
     await stage.all(is_started)
     await stage.writer.live(job, 3, random.Random(0), 0)
     await stage.ended()
-
-
-def has_told(sequence: int, source: EventSource) -> bool:
-    return reached(source.dispatched) >= sequence

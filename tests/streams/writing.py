@@ -45,8 +45,13 @@ class Writer:
             except Unavailable:
                 await asyncio.sleep(0.05)
 
-    async def step(self, job: UUID, length: int, rng: random.Random | None = None) -> bool:
-        """Commit the next event; True when the job has ended."""
+    async def sequence(self, job: UUID) -> int:
+        """Where the job stands."""
+        [row] = await self.database.fetch("SELECT sequence FROM job WHERE id = $1", job)
+        return int(row["sequence"])
+
+    async def step(self, job: UUID, length: int, rng: random.Random | None = None, *, is_charged: bool = False) -> bool:
+        """Commit the next event; True when the job has ended. is_charged: a retry counts as a failed attempt."""
         [row] = await self.database.fetch("SELECT state, sequence, worker_id, lease FROM job WHERE id = $1", job)
         if row["state"] in ("SUCCESS", "FAILED"):
             self.committed.add((job, row["sequence"]))
@@ -60,7 +65,8 @@ class Writer:
             await self.ledger.report([Progress(job, row["lease"], rng.random() * 100, "on its way")], WORKER)
         state = State.SUCCESS if following >= length else State.PROCESSING
         code = None if state is State.SUCCESS else "WORKER_STOPPED"
-        [is_taken] = await self.ledger.settle([Outcome(job, row["lease"], state, code)], WORKER)
+        outcome = Outcome(job, row["lease"], state, code, is_charged=is_charged and code is not None)
+        [is_taken] = await self.ledger.settle([outcome], WORKER)
         if is_taken:
             self.committed.add((job, following))
         return is_taken and state is State.SUCCESS

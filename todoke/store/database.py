@@ -28,6 +28,7 @@ OUTAGES = (
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,  # the old primary of a failover
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the new one, reached before it was promoted
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 CONNECT_SECONDS = 5.0
