@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> Front:
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
     ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
     hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
-    streams, replays = Streams(settings), asyncio.Semaphore(REPLAYS_AT_ONCE)
+    streams, replays = Streams(settings, hub), asyncio.Semaphore(REPLAYS_AT_ONCE)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:

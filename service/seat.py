@@ -39,6 +39,16 @@ class Source(Protocol):
         """Sent with each heartbeat: moves the reader's cursor where nothing was worth a frame."""
 
 
+class Owner(Protocol):
+    """Keeps the list of open streams."""
+
+    def take(self, seat: "Seat") -> None:
+        """It has begun."""
+
+    def leave(self, seat: "Seat") -> None:
+        """It has ended."""
+
+
 class Seat:
     """Times are of `time.monotonic`.
 
@@ -50,7 +60,7 @@ class Seat:
         "_is_called",
         "_is_over",
         "_main",
-        "_receive",
+        "_owner",
         "_send",
         "_source",
         "_writer",
@@ -59,27 +69,31 @@ class Seat:
         "end",
         "parting",
         "parts_at",
+        "refusal",
         "retry",
         "right",
         "writing_since",
     )
 
-    def __init__(self, source: Source, right: Right, beat_seconds: float, parts_at: float, parting: str) -> None:
-        self._source, self.right, self.beat_seconds = source, right, beat_seconds
+    def __init__(
+        self, owner: Owner, source: Source, right: Right, beat_seconds: float, parts_at: float, parting: str
+    ) -> None:
+        self._owner, self._source, self.right, self.beat_seconds = owner, source, right, beat_seconds
         self.parts_at, self.parting = parts_at, parting
         self.retry = sse.RETRY_MILLISECONDS
         self.end = "gone"
+        self.refusal: str | None = None
         self.writing_since: float | None = None
         self.beat_at = math.inf
         self._is_called = self._is_over = False
         self._writer: asyncio.Task[None] | None = None
 
-    async def run(self, receive: Receive, send: Send, head: list[tuple[bytes, bytes]]) -> None:
-        """Answer with `head` and the source's frames until it ends, the reader leaves, or `cut`."""
-        self._receive, self._send = receive, send
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Send the source's frames until it ends, the reader leaves, or `cut`. The head of the answer has been sent."""
+        self._send = send
         self._main = asyncio.current_task()
+        self._owner.take(self)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": head})
             await self._put(sse.comment("todoke") + sse.retry())
             self._source.attach(self.wake)
             self.wake()
@@ -93,11 +107,12 @@ class Seat:
             self._source.detach()
             if self._writer is not None:
                 self._writer.cancel()
+            self._owner.leave(self)
 
     def wake(self) -> None:
         """There may be something to write: frames, a heartbeat, a farewell."""
         self._is_called = True
-        if not self._is_over and (self._writer is None or self._writer.done()):
+        if not self._is_over and self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
     def part(self, reason: str, retry: tuple[int, int], at: float = 0.0) -> None:
@@ -124,6 +139,8 @@ class Seat:
         except Exception:
             log.exception("stream.fault")
             self.cut()
+        finally:
+            self._writer = None
 
     async def _write_once(self) -> None:
         while chunk := await self._source.pull():

@@ -22,6 +22,22 @@ class JobSource:
     answer can be read whole: a long poll in frames.
     """
 
+    __slots__ = (
+        "_epoch",
+        "_has_news",
+        "_hub",
+        "_is_brief",
+        "_job_id",
+        "_pending",
+        "_progress_version",
+        "_reader",
+        "_replays",
+        "_sequence",
+        "_tenant_id",
+        "_topic",
+        "_wake",
+    )
+
     def __init__(
         self,
         hub: Hub,

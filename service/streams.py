@@ -12,6 +12,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from service.front import hand_over
+from service.hub import Hub
 from service.identity import Right
 from service.seat import WRITE_SECONDS, Seat, Source, farewell
 from todoke.model.errors import Unavailable
@@ -38,11 +39,11 @@ class Judge(Protocol):
 class Streams:
     """Every stream passes here; none holds a database connection or anything of FastAPI's while it is open."""
 
-    def __init__(self, settings: Settings, judge: Judge | None = None) -> None:
+    def __init__(self, settings: Settings, hub: Hub, judge: Judge | None = None) -> None:
         self._beat_seconds = settings.stream_heartbeat_seconds
         self._rotation_seconds = settings.stream_rotation_seconds
         self._streams_max, self._tenant_max = settings.streams_max, settings.tenant_streams_max
-        self._judge = judge
+        self._hub, self._judge = hub, judge
         self._seats: set[Seat] = set()
         self._held: Counter[str] = Counter()
         self._drains_until: float | None = None
@@ -65,8 +66,12 @@ class Streams:
 
     async def run(self) -> None:
         """Heartbeats, rotation, write deadlines and ended rights, until canceled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick())
+            group.create_task(self._end_lapsed())
+
+    async def _tick(self) -> None:
         tick = min(TICK_SECONDS, self._beat_seconds / 4)
-        rights_at = 0.0
         while True:
             await asyncio.sleep(tick)
             now = time.monotonic()
@@ -76,49 +81,44 @@ class Streams:
                     seat.cut()
                 elif now >= min(seat.beat_at, seat.parts_at):
                     seat.wake()
-            if now >= rights_at:
-                await self._end_lapsed()
-                rights_at = now + RIGHTS_SECONDS
 
     def drain(self, seconds: float) -> None:
-        """Ask every reader to reconnect, one after another over `seconds`; new ones are asked at once."""
+        """Ask readers to reconnect, one after another over `seconds`; new ones and long polls are sent off at once."""
         self.is_draining = True
+        self._hub.drain()
         now = time.monotonic()
         for seat in self._seats:
             at = now + random.uniform(0, seconds)  # noqa: S311 - jitter is no secret
             if at < seat.parts_at:
                 seat.part("draining", sse.RETRY_MILLISECONDS, at if seconds else 0.0)
 
-    async def seat(
-        self,
-        source: Source,
-        right: Right,
-        wait: int | None,
-        receive: Receive,
-        send: Send,
-        head: list[tuple[bytes, bytes]],
-    ) -> None:
-        """Run one stream from its first byte to its last."""
+    def seat(self, source: Source, right: Right, wait: int | None) -> Seat:
+        """A stream about to begin; one that may not is sent away inside it."""
         if reason := self._refusal(right):
             source = _Farewell(farewell(reason, LATER if reason == "overloaded" else sse.RETRY_MILLISECONDS))
         if wait is None:
             lasts, parting = self._rotation_seconds * random.uniform(0.8, 1.0), "rotation"  # noqa: S311
         else:
             lasts, parting = float(wait), ""
-        seat = Seat(source, right, self._beat_seconds, time.monotonic() + lasts, parting)
-        seat.retry = SOON
+        seat = Seat(self, source, right, self._beat_seconds, time.monotonic() + lasts, parting)
+        seat.retry, seat.refusal = SOON, reason
+        return seat
+
+    def take(self, seat: Seat) -> None:
+        """A stream has begun."""
         self._seats.add(seat)
-        self._held[right.tenant_id] += 1
+        self._held[seat.right.tenant_id] += 1
         metrics.STREAMS.inc()
-        try:
-            await seat.run(receive, send, head)
-        finally:
-            self._seats.discard(seat)
-            self._held[right.tenant_id] -= 1
-            if not self._held[right.tenant_id]:
-                del self._held[right.tenant_id]
-            metrics.STREAMS.dec()
-            metrics.STREAM_ENDS.labels(reason or seat.end).inc()
+
+    def leave(self, seat: Seat) -> None:
+        """A stream has ended."""
+        self._seats.discard(seat)
+        tenant_id = seat.right.tenant_id
+        self._held[tenant_id] -= 1
+        if not self._held[tenant_id]:
+            del self._held[tenant_id]
+        metrics.STREAMS.dec()
+        metrics.STREAM_ENDS.labels(seat.refusal or seat.end).inc()
 
     def _refusal(self, right: Right) -> str | None:
         if self.is_draining:
@@ -128,15 +128,15 @@ class Streams:
         return "overloaded" if is_full or is_greedy else None
 
     async def _end_lapsed(self) -> None:
-        if self._judge is None or not self._seats:
-            return
-        try:
-            lapsed = await self._judge.lapsed({seat.right for seat in self._seats})
-        except Unavailable:
-            return  # asked again soon; nothing new can be read meanwhile either
-        for seat in self._seats:
-            if seat.right in lapsed:
-                seat.part("unauthorized", SOON)
+        while self._judge is not None:
+            await asyncio.sleep(RIGHTS_SECONDS)
+            try:
+                lapsed = await self._judge.lapsed({seat.right for seat in self._seats})
+            except Unavailable:
+                continue  # nothing new can be read meanwhile either
+            for seat in self._seats:
+                if seat.right in lapsed:
+                    seat.part("unauthorized", SOON)
 
 
 class _Farewell:
@@ -171,10 +171,6 @@ class _Streaming(EventSourceResponse):
         self._streams, self._source, self._right, self._wait = streams, source, right, wait
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        """Leave the stream to the front door, which runs it when everything here has returned."""
-        streams, source, right, wait, head = self._streams, self._source, self._right, self._wait, self.raw_headers
-
-        async def stream(receive: Receive, send: Send) -> None:
-            await streams.seat(source, right, wait, receive, send, head)
-
-        hand_over(scope, stream)
+        """Send the head, and leave the stream to the front door, which runs it when everything here has returned."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        hand_over(scope, self._streams.seat(self._source, self._right, self._wait).run)

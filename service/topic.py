@@ -22,6 +22,21 @@ class Topic:
     not hold any more is read from the log.
     """
 
+    __slots__ = (
+        "_progress",
+        "_ring",
+        "_wakes",
+        "epoch",
+        "is_gone",
+        "is_loaded",
+        "is_terminal",
+        "job_id",
+        "last",
+        "progress_version",
+        "ring_bytes",
+        "tenant_id",
+    )
+
     def __init__(self, job_id: UUID, tenant_id: str) -> None:
         self.job_id = job_id
         self.tenant_id = tenant_id
@@ -35,7 +50,6 @@ class Topic:
         self._ring: deque[bytes] = deque()
         self._progress: tuple[int, bytes] = (0, b"")
         self._wakes: set[Callable[[], None]] = set()
-        self._changed: asyncio.Future[None] | None = None
 
     @property
     def is_watched(self) -> bool:
