@@ -13,7 +13,7 @@ import functools
 import inspect
 import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -52,6 +52,7 @@ class Steps:
         self._due: deque[tuple[int, str, Action]] = deque()
         # Actions follow one another, as a job's changes do; whoever takes a step meanwhile waits as well.
         self._acting = asyncio.Lock()
+        self._doing: set[asyncio.Task[None]] = set()
 
     def begin(self, script: Iterable[tuple[int, str, Action]]) -> None:
         self.taken, self._due = 0, deque(script)
@@ -60,8 +61,8 @@ class Steps:
         """One step. Whoever takes it waits for what is due."""
         self.taken += 1
         while self._due and self._due[0][0] <= self.taken:
-            async with self._acting:
-                await self._do(name)
+            # The application may give up what waits here, a writer whose reader has left; the commit is none of its.
+            await asyncio.shield(self._begun(self._do(name)))
 
     async def finish(self) -> None:
         """Whenever nothing moves, do the next of what is left, until all is done."""
@@ -69,18 +70,24 @@ class Steps:
             seen = self.taken
             await asyncio.sleep(QUIET_SECONDS)
             if seen == self.taken:
-                async with self._acting:
-                    await self._do("quiet")
-        async with self._acting:
-            """The last one may be under way at a step."""
+                await self._do("quiet")
+        while self._doing:
+            await asyncio.wait(self._doing)
+
+    def _begun(self, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(doing)
+        self._doing.add(task)
+        task.add_done_callback(self._doing.discard)
+        return task
 
     async def _do(self, name: str) -> None:
-        if not self._due:
-            return  # somebody else has
-        _, kind, action = self._due.popleft()
-        if kind == "commit":
-            self.hits[name] += 1
-        await action()
+        async with self._acting:
+            if not self._due:
+                return  # somebody else has done it
+            _, kind, action = self._due.popleft()
+            if kind == "commit":
+                self.hits[name] += 1
+            await action()
 
 
 class Watcher:

@@ -10,7 +10,10 @@ from tests.streams.stage import gaps
 from todoke.model.event import Event
 from todoke.runtime.settings import Settings
 
-RUNS = [2_000, pytest.param(100_000, marks=[pytest.mark.full, pytest.mark.timeout(7_200)])]
+RUNS = [
+    pytest.param(2_000, marks=pytest.mark.timeout(600)),
+    pytest.param(100_000, marks=[pytest.mark.full, pytest.mark.timeout(7_200)]),
+]
 STEPS = ("status asked", "status answered", "begun", "sent", "news asked", "news answered", "quiet")
 LOGS = "SELECT job_id, sequence, type, body FROM event WHERE job_id = ANY ($1) ORDER BY job_id, sequence"
 
