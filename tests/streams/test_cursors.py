@@ -135,9 +135,7 @@ async def test_204_is_empty_and_leaves_the_connection_usable(settings: Settings,
             assert (answer.status_code, answer.content) == (204, b"")
 
 
-async def test_the_final_cursor_spelled_otherwise_is_no_endless_loop(
-    settings: Settings, ledger: Ledger
-) -> None:
+async def test_the_final_cursor_spelled_otherwise_is_no_endless_loop(settings: Settings, ledger: Ledger) -> None:
     job_id = await accept(ledger)
     await succeed(ledger, await start(ledger, job_id))
     async with serve(settings) as url:

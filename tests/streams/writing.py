@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -70,3 +71,10 @@ class Writer:
         if is_taken:
             self.committed.add((job, following))
         return is_taken and state is State.SUCCESS
+
+    async def rush(self, jobs: Sequence[UUID], turns: int) -> None:
+        """Start and give up all these jobs `turns` times, each turn in two transactions: two events a job."""
+        for _ in range(turns):
+            attempts = await self.ledger.claim(jobs, [TYPE], WORKER, LEASE_SECONDS)
+            ends = [Outcome(item.id, item.lease, State.PROCESSING, "WORKER_STOPPED") for item in attempts]
+            assert await self.ledger.settle(ends, WORKER) == [True] * len(jobs)
