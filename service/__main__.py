@@ -10,6 +10,7 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from service.app import create_app
+from service.connection import Connection
 from service.listening import bind, tune
 from service.streams import Streams
 from todoke.model.errors import InvalidInput
@@ -65,6 +66,7 @@ def main() -> int:
     server = Server(
         uvicorn.Config(
             app,
+            http=Connection,
             host=settings.host,
             port=settings.port,
             log_config=None,

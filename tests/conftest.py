@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 
 from service.app import create_app
+from service.connection import Connection
 from todoke.dev.aws import KEY_ID, REGION, SECRET, Emulator
 from todoke.dev.postgres import Postgres
 from todoke.runtime.settings import Settings, load_settings
@@ -146,7 +147,7 @@ def reader(database: Database) -> Reader:
 async def serve(settings: Settings) -> AsyncIterator[str]:
     """The API on a free port of its own, in this process; the block gets its URL."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=3))
+    server = uvicorn.Server(uvicorn.Config(app, http=Connection, port=0, log_config=None, timeout_graceful_shutdown=3))
     with server.capture_signals():
         task = asyncio.create_task(server.serve())
         while not server.started:
