@@ -19,7 +19,7 @@ from tests.faults.proxy import Proxy
 from tests.streams import oracle
 from tests.streams.event_source import EventSource
 from tests.streams.servers import begin, caught_up, cut_off, primary, run, standby_of
-from tests.streams.stage import Stage, gaps, has_told, open_stage
+from tests.streams.stage import Stage, gaps, has_told, is_started, open_stage
 from tests.streams.writing import Writer
 from todoke.dev.aws import Emulator
 from todoke.dev.postgres import Postgres
@@ -72,7 +72,12 @@ async def test_a_promotion_that_loses_commits(
             await stage.all(partial(has_told, LOST))
             before = await oracle.committed(stage.writer.database)
             cursors = [source.last_event_id for source in stage.sources[: len(jobs)]]
-            await fail_over(way, roads, old, new, stage, dict(zip(jobs, cursors, strict=True)))
+            [unknown] = await stage.writer.accept()
+            async with EventSource(f"{stage.api}/jobs/{unknown}/events") as orphan:
+                await orphan.until(is_started)
+                await fail_over(way, roads, old, new, stage, dict(zip(jobs, cursors, strict=True)))
+                await orphan.closed(40)
+            assert orphan.statuses[-1] == 404, "only the old server knew its job: it is not left waiting"
             async with Database(new.url) as database:
                 writer = Writer(database, settings.notify_channel)
                 # The same numbers again, and other events: the retry is charged now.
