@@ -31,7 +31,7 @@ KEPT, LOST, LENGTH = 4, 6, 9
 
 # What each way leaves alive of the old primary, and of connections to it, once the replica is promoted.
 WAYS = ["dies", "listener_lingers", "readers_linger", "both_answer", "promoted_late"]
-RESETS_MAX = 20
+RESETS_MAX = 6
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def poll_at_once(api: str, jobs: Sequence[UUID]) -> None:
     """Have the API open more connections beside those it has, and use all of them for a while."""
 
     async def poll(client: httpx.AsyncClient, job: UUID) -> None:
-        for _ in range(50):
+        for _ in range(15):
             assert (await client.get(f"/jobs/{job}")).status_code == 202
 
     async with httpx.AsyncClient(base_url=api, timeout=20) as client:

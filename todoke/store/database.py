@@ -91,6 +91,11 @@ class Database:
             async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
                 return await connection.fetch(query, *arguments)
 
+    async def renew_connections(self) -> None:
+        """Have every connection made anew before it is used again: some may lead to a server that is no longer it."""
+        await self._pool.expire_connections()
+        await self._engine.dispose()
+
     async def check_writable(self) -> None:
         """Raises Unavailable while PostgreSQL is away or takes no writes."""
         [row] = await self.fetch("SELECT current_setting('transaction_read_only') = 'on' AS is_read_only")
