@@ -25,7 +25,8 @@ from tests.faults.processes import Process, answers, launch
 from tests.streams.event_source import EventSource
 from tests.streams.servers import primary
 from tests.streams.writing import Writer
-from todoke.dev.aws import Emulator
+from todoke.dev.aws import KEY_ID, SECRET, Emulator
+from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 
 AT_ONCE = 40
@@ -130,28 +131,23 @@ async def rounds(process: Process, jobs: tuple[UUID, UUID], sizes: Sequence[int]
     return found
 
 
-async def soak(hours: float, connects_a_round: int, seed: int) -> None:
+async def soak(settings: Settings, folder: Path, hours: float, connects_a_round: int, rng: random.Random) -> None:
     """Round after round; raises AssertionError when one leaves something behind."""
-    rng, ends_at = random.Random(seed), time.monotonic() + hours * 3600
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        server = stack.enter_context(primary(folder))
-        emulator = stack.enter_context(Emulator(folder / "aws"))
-        settings = make_settings(server.url, QUEUE_URL, emulator)
-        async with Database(server.url) as database:
-            jobs = await two_jobs(Writer(database, settings.notify_channel))
-            process = await launch("api", (), settings, folder)
-            try:
-                await answers(process)
-                [_, base] = await rounds(process, jobs, [connects_a_round], rng)
-                while time.monotonic() < ends_at:
-                    [_, now] = await rounds(process, jobs, [connects_a_round], rng)
-                    print(f"{time.strftime('%F %T')} {now}", flush=True)
-                    assert now.descriptors <= base.descriptors + 8, (base, now)
-                    assert now.rss < base.rss + 4 * RSS_KIB_MAX, (base, now)
-            finally:
-                process.process.kill()
-                await process.ended()
+    ends_at = time.monotonic() + hours * 3600
+    async with Database(settings.database_url.get_secret_value()) as database:
+        jobs = await two_jobs(Writer(database, settings.notify_channel))
+        process = await launch("api", (), settings, folder)
+        try:
+            await answers(process)
+            [_, base] = await rounds(process, jobs, [connects_a_round], rng)
+            while time.monotonic() < ends_at:
+                [_, now] = await rounds(process, jobs, [connects_a_round], rng)
+                print(f"{time.strftime('%F %T')} {now}", flush=True)
+                assert now.descriptors <= base.descriptors + 8, (base, now)
+                assert now.rss < base.rss + 4 * RSS_KIB_MAX, (base, now)
+        finally:
+            process.process.kill()
+            await process.ended()
 
 
 def main() -> None:
@@ -160,9 +156,15 @@ def main() -> None:
     parser.add_argument("--connects", type=int, default=10_000, help="in one round")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     chosen = parser.parse_args()
-    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    os.environ |= {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
     print(f"seed {chosen.seed}", flush=True)
-    asyncio.run(soak(chosen.hours, chosen.connects, chosen.seed))
+    with (
+        tempfile.TemporaryDirectory() as name,
+        primary(folder := Path(name)) as server,
+        Emulator(folder / "aws") as aws,
+    ):
+        settings = make_settings(server.url, QUEUE_URL, aws)
+        asyncio.run(soak(settings, folder, chosen.hours, chosen.connects, random.Random(chosen.seed)))
 
 
 if __name__ == "__main__":
