@@ -164,6 +164,8 @@ class Hub:
         asked = [(topic.job_id, topic.tenant_id, topic.last, topic.progress_version) for topic in topics]
         epoch, found = await self._reader.news(asked, RING_FRAMES_MAX)
         if epoch != self._last_epoch:
+            if self._last_epoch is not None:
+                await self._reader.renew_connections()
             self._begin(epoch)
             if topics:
                 return  # all of it was asked after numbers of another epoch

@@ -155,9 +155,12 @@ class JobSource:
         self._pending = [f"id: {cursor}\n\n".encode()]
 
     def _show(self, status: Status, event: str, body: str) -> None:
-        """A whole picture of the job; a finished one also gets its terminal event, so that every reader sees an end."""
-        self._pending = [sse.frame(event, body, str(Cursor(status.epoch, status.sequence)))]
+        """A whole picture of the job; a finished one also gets its terminal event, so that every reader sees an end.
+
+        The picture's id stands before that event: a reader cut off between the two comes back for it.
+        """
         self._sequence = status.sequence - 1 if status.is_terminal else status.sequence
+        self._pending = [sse.frame(event, body, str(Cursor(status.epoch, self._sequence)))]
         self._progress_version = status.progress_version
         self._has_news = True
 

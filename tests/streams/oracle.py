@@ -144,15 +144,16 @@ class _Story:
             self._fault(f"a snapshot for a client that had a place, {self.told}")
         if frame.event == "reset" and not json.loads(frame.data).get("reason"):
             self._fault("a reset without a reason")
-        if cursor is None or cursor.sequence != sequence:
+        # Whoever comes after the end is shown the end too: an event, as every page waits for it.
+        is_ended = self._log[sequence - 1].type in TERMINAL
+        if cursor is None or cursor.sequence != sequence - is_ended:
             self._fault(f"{frame.event} of {sequence} with the id {frame.last_event_id!r}")
         is_new = cursor is not None and self._epoch not in (None, cursor.epoch)
         if self.told is not None and sequence < self.told and not is_new:
             self._fault(f"{frame.event} goes back from {self.told} to {sequence}")
         item = self._log[sequence - 1]
         self._compare(data, item)
-        # Whoever comes after the end is shown the end too: an event, as every page waits for it.
-        self.told = sequence - 1 if item.type in TERMINAL else sequence
+        self.told = sequence - is_ended
         self._epoch, self._last, self._ends = cursor.epoch if cursor else None, data, 0
 
     def _progress(self, frame: Frame) -> None:

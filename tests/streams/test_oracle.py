@@ -31,9 +31,10 @@ def told(sequence: int, epoch: str = "e1") -> Frame:
     return Frame(LOG[sequence - 1].type, LOG[sequence - 1].body, f"{epoch}.{sequence}")
 
 
-def whole(kind: str, sequence: int, epoch: str = "e1", **more: object) -> Frame:
+def whole(kind: str, sequence: int, epoch: str = "e1", at: int | None = None, **more: object) -> Frame:
+    """at: the number in its id, where that is another; of an ended job, the one before its terminal event."""
     reason = {"reason": "epoch"} if kind == "reset" else {}
-    return Frame(kind, body(sequence, kind, **reason | more), f"{epoch}.{sequence}")
+    return Frame(kind, body(sequence, kind, **reason | more), f"{epoch}.{at or sequence}")
 
 
 def progress(at: int, version: int = 1) -> Frame:
@@ -52,9 +53,9 @@ ALL = [told(1), told(2), told(3)]
         ([told(2), told(3)], 1),
         ([whole("snapshot", 1), told(2), told(3)], None),
         ([whole("snapshot", 2), progress(2), progress(2), told(3)], None),
-        ([whole("snapshot", 3), told(3)], None),
+        ([whole("snapshot", 3, at=2), told(3)], None),
         ([whole("reset", 2), told(3)], 1),
-        ([told(1), whole("reset", 3), told(3)], 0),
+        ([told(1), whole("reset", 3, at=2), told(3)], 0),
         ([told(1), told(2), whole("reset", 1, "e2"), told(2, "e2"), told(3, "e2")], 0),
         ([], 3),
     ],
