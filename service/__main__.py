@@ -1,5 +1,6 @@
 """Front door of the API process: `python -m service`."""
 
+import asyncio
 import socket
 import sys
 from types import FrameType
@@ -9,7 +10,8 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from service.app import create_app
-from service.hub import Hub
+from service.listening import bind, tune
+from service.streams import Streams
 from todoke.model.errors import InvalidInput
 from todoke.runtime.hiding import hide_memory
 from todoke.runtime.settings import Settings, is_loopback, load_settings, unknown_variables
@@ -17,21 +19,32 @@ from todoke.runtime.telemetry import configure_logging
 
 log = structlog.get_logger()
 
-# Open streams are told to reconnect at once; this bounds what is left, a slow download for instance.
-SHUTDOWN_SECONDS = 5
+# What is left when all streams have been asked to go: a slow download, a reader that takes nothing.
+GRACE_SECONDS = 10
+# Balancers look at /readyz every few seconds, and send nobody here once they have seen it.
+UNREADY_SECONDS = 5.0
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that ends open streams politely first and exits 0 on SIGTERM."""
+    """Uvicorn that sends open streams away one by one, and exits 0 on SIGTERM."""
 
-    hub: Hub | None = None
+    drain_seconds = 0.0
+    streams: Streams
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Called from the signal handler: the first signal drains, a second one stops waiting."""
-        self.force_exit = self.should_exit
+        if self.streams.is_draining:
+            self.force_exit = self.should_exit = True
+            return
+        asyncio.get_running_loop().call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        """Not ready at once; closed to new connections once balancers know; the streams go meanwhile."""
+        self.streams.drain(self.drain_seconds)
+        asyncio.get_running_loop().call_later(min(UNREADY_SECONDS, self.drain_seconds), self._close)
+
+    def _close(self) -> None:
         self.should_exit = True
-        if self.hub is not None:
-            self.hub.drain()
 
 
 def main() -> int:
@@ -58,16 +71,18 @@ def main() -> int:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            timeout_graceful_shutdown=int(settings.stream_drain_seconds) + GRACE_SECONDS,
         )
     )
-    server.hub = app.state.hub
-    server.run(sockets=_inherited(settings))
+    server.streams, server.drain_seconds = app.state.streams, settings.stream_drain_seconds
+    server.run(sockets=[tune(_listener(settings))])
     return 0 if server.started else 1
 
 
-def _inherited(settings: Settings) -> list[socket.socket] | None:
-    return None if settings.listen_fd is None else [socket.socket(fileno=settings.listen_fd)]
+def _listener(settings: Settings) -> socket.socket:
+    if settings.listen_fd is not None:
+        return socket.socket(fileno=settings.listen_fd)
+    return bind(settings.host, settings.port)
 
 
 def _refuse_strangers(settings: Settings) -> None:

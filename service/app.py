@@ -1,5 +1,6 @@
 """The composition root of the API process: opens the doors, builds the rooms, mounts the routes."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import problems
 from service.dispatcher import Dispatcher
+from service.front import Front
 from service.guard import Guard
 from service.hub import Hub
 from service.links import Links
@@ -18,6 +20,7 @@ from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
+from service.streams import Streams
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
 from todoke.model.errors import KeyReused
@@ -32,14 +35,17 @@ from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 
 ACCEPT_BATCH_MAX = 100
+# Of eight connections: readers that come back together leave some for those who submit and poll.
+REPLAYS_AT_ONCE = 4
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The API. `app.state.hub` lets the server end open streams when it stops."""
+def create_app(settings: Settings) -> Front:
+    """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them."""
     database = Database(settings.database_url.get_secret_value())
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
     ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
-    hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds)
+    hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
+    streams, replays = Streams(settings, hub), asyncio.Semaphore(REPLAYS_AT_ONCE)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
@@ -52,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run()))
+            await stack.enter_async_context(running(hub.run(), streams.run()))
             yield
             await dispatcher.drain()
 
@@ -68,14 +74,14 @@ def create_app(settings: Settings) -> FastAPI:
         submit.add_to(router, job_type)
     JobRoutes(reader, links).add_to(router)
     ControlRoutes(ledger, reader, links, submit, catalog, settings.losses_max).add_to(router)
-    EventRoutes(reader, hub, settings.stream_heartbeat_seconds).add_to(router)
+    EventRoutes(reader, hub, streams, replays).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
-    HealthRoutes(hub).add_to(router)
+    HealthRoutes(hub, streams).add_to(router)
     app.include_router(router)
     problems.install(app)
     app.add_middleware(Guard, extra_hosts=_public_host(settings))
-    app.state.hub = hub
-    return app
+    app.state.hub, app.state.streams = hub, streams
+    return Front(app)
 
 
 def _public_host(settings: Settings) -> list[str]:

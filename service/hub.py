@@ -2,23 +2,24 @@
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from uuid import UUID
 
 import structlog
 
-from service.topic import Topic
+from service.topic import RING_FRAMES_MAX, RingBudget, Topic
 from todoke.model.errors import Unavailable
-from todoke.model.event import Event, Hint
+from todoke.model.event import Hint, News
+from todoke.runtime import metrics
 from todoke.store.bell import Bell
 from todoke.store.reading import Reader
 
 log = structlog.get_logger()
 
-TOPICS_PER_READ = 1_000
+TOPICS_PER_READ = 500
 DEAF_SWEEP_SECONDS = 1.0
 LOAD_SECONDS = 5.0
+MEBIBYTE = 2**20
 
 
 class Hub:
@@ -27,12 +28,14 @@ class Hub:
     A NOTIFY that is lost costs at most one sweep, one second while the LISTEN connection is down.
     """
 
-    def __init__(self, reader: Reader, url: str, channel: str, sweep_seconds: float) -> None:
+    def __init__(self, reader: Reader, url: str, channel: str, sweep_seconds: float, ring_mb: int = 128) -> None:
         self._reader = reader
-        self._bell = Bell(url, channel, self._on_hints)
+        self._bell = Bell(url, channel, self.heard)
         self._sweep_seconds = sweep_seconds
         self._topics: dict[UUID, Topic] = {}
+        self._rings = RingBudget(ring_mb * MEBIBYTE)
         self._dirty: set[UUID] = set()
+        self._swept: set[UUID] = set()
         self._work = asyncio.Event()
         self.is_draining = False
         self.epoch: str | None = None
@@ -44,7 +47,7 @@ class Hub:
         return self._bell.is_listening and self.epoch is not None
 
     def drain(self) -> None:
-        """Have every watcher end its stream. Safe to call from a signal handler."""
+        """Let every long poll answer now."""
         self.is_draining = True
         for topic in self._topics.values():
             topic.wake()
@@ -56,20 +59,36 @@ class Hub:
             group.create_task(self._read_forever())
             group.create_task(self._sweep_forever())
 
+    def join(self, job_id: UUID, tenant_id: str, wake: Callable[[], None]) -> Topic:
+        """The job's topic, perhaps not loaded yet; `wake` is called at every change until `leave`."""
+        topic = self._topics.get(job_id)
+        if topic is None:
+            topic = self._topics[job_id] = Topic(job_id, tenant_id)
+        topic.join(wake)
+        if not topic.is_loaded:
+            self._mark([job_id])
+        return topic
+
+    def leave(self, topic: Topic, wake: Callable[[], None]) -> None:
+        """Undo `join`; a topic nobody watches is dropped."""
+        topic.leave(wake)
+        if not topic.is_watched and self._topics.get(topic.job_id) is topic:
+            del self._topics[topic.job_id]
+            self._rings.release(topic)
+
     @contextlib.asynccontextmanager
     async def watch(self, job_id: UUID, tenant_id: str) -> AsyncIterator[Topic]:
         """The job's topic, loaded. Attach first, then read: nothing falls between. Raises Unavailable."""
-        topic = self._topics.setdefault(job_id, Topic(job_id, tenant_id))
-        topic.watchers += 1
+
+        def wake() -> None:
+            """Being there is enough: `Topic.changed` calls on its own."""
+
+        topic = self.join(job_id, tenant_id, wake)
         try:
-            if not topic.is_loaded:
-                self._mark([job_id])
-                await self._loaded(topic)
+            await self._loaded(topic)
             yield topic
         finally:
-            topic.watchers -= 1
-            if topic.watchers == 0:
-                self._topics.pop(job_id, None)
+            self.leave(topic, wake)
 
     async def _loaded(self, topic: Topic) -> None:
         try:
@@ -79,12 +98,19 @@ class Hub:
         except TimeoutError:
             raise Unavailable("the event log cannot be read now") from None
 
-    def _on_hints(self, hints: Iterable[Hint] | None) -> None:
+    def heard(self, hints: Iterable[Hint] | None) -> None:
+        """A NOTIFY: these jobs have changed; None: any may have, over a new connection."""
         if hints is None:
             self.epoch = None  # another connection may lead to another, promoted or restored server
             self._mark(self._topics)
         else:
-            self._mark(hint.job_id for hint in hints if hint.job_id in self._topics)
+            self._mark(hint.job_id for hint in hints if self._is_news(hint))
+
+    def _is_news(self, hint: Hint) -> bool:
+        topic = self._topics.get(hint.job_id)
+        return topic is not None and not (
+            topic.is_loaded and hint.sequence <= topic.last and hint.progress_version <= topic.progress_version
+        )
 
     def _mark(self, job_ids: Iterable[UUID]) -> None:
         self._dirty.update(job_ids)
@@ -95,42 +121,61 @@ class Hub:
         while True:
             await self._work.wait()
             self._work.clear()
-            batch = [self._topics[job_id] for job_id in self._dirty if job_id in self._topics]
-            self._dirty.clear()
             try:
-                await self._read_epoch()
-                for start in range(0, len(batch), TOPICS_PER_READ):
-                    await self._read(batch[start : start + TOPICS_PER_READ])
+                if self.epoch is None:
+                    await self._reader.renew_epoch()
+                    await self._read([])
+                while self._dirty or self._swept:
+                    is_sweep = not self._dirty
+                    await self._read(self._next_topics(), is_sweep=is_sweep)
+                metrics.RING_BYTES.set(self._rings.used)
             except Exception as error:
                 # Whatever a server says while it goes or comes: the log is read again, or every stream would end.
                 log.warning("hub.blind", reason=str(error) or repr(error))
-                self._dirty.update(topic.job_id for topic in batch)
                 await asyncio.sleep(DEAF_SWEEP_SECONDS)
+                self._dirty.update(self._topics)
                 self._work.set()
 
-    async def _read_epoch(self) -> None:
-        if self.epoch is not None:
-            return
-        epoch = await self._reader.epoch()
-        if epoch != self._last_epoch:
-            for topic in self._topics.values():
-                topic.forget()
-        self.epoch = self._last_epoch = epoch
+    def _next_topics(self) -> list[Topic]:
+        """What was heard of goes before what is only swept."""
+        source = self._dirty or self._swept
+        ids = [source.pop() for _ in range(min(len(source), TOPICS_PER_READ))]
+        return [self._topics[job_id] for job_id in ids if job_id in self._topics]
 
-    async def _read(self, topics: Sequence[Topic]) -> None:
-        assert self.epoch is not None
-        heads = await self._reader.heads([(topic.job_id, topic.tenant_id) for topic in topics])
-        by_id = {head.job_id: head for head in heads}
-        # Heads first: an event that commits between the two reads makes its head's progress old, never the
-        # other way round.
-        behind = [topic for topic in topics if topic.job_id in by_id and by_id[topic.job_id].sequence > topic.last]
-        news: dict[UUID, list[Event]] = defaultdict(list)
-        for item in await self._reader.events([(topic.job_id, topic.tenant_id, topic.last) for topic in behind]):
-            news[item.job_id].append(item)
+    async def _read(self, topics: Sequence[Topic], *, is_sweep: bool = False) -> None:
+        asked = [(topic.job_id, topic.tenant_id, topic.last, topic.progress_version) for topic in topics]
+        epoch, found = await self._reader.news(asked, RING_FRAMES_MAX)
+        if epoch != self._last_epoch:
+            self._begin(epoch)
+            if topics:
+                return  # all of it was asked after numbers of another epoch
+        self.epoch = epoch
+        by_id = {item.head.job_id: item for item in found}
         for topic in topics:
-            topic.learn(self.epoch, news[topic.job_id], by_id.get(topic.job_id))
+            self._teach(topic, by_id.get(topic.job_id), is_sweep=is_sweep)
+
+    def _begin(self, epoch: str) -> None:
+        for topic in self._topics.values():
+            topic.forget()
+        self.epoch = self._last_epoch = epoch
+        self._mark(self._topics)
+
+    def _teach(self, topic: Topic, news: News | None, *, is_sweep: bool) -> None:
+        assert self.epoch is not None
+        if news is None:
+            topic.lose()
+            return
+        if topic.is_loaded and not news.events and news.head.progress_version <= topic.progress_version:
+            return
+        if topic.is_loaded and news.age is not None:
+            metrics.SWEEP_FINDS.inc(is_sweep)
+            metrics.STREAM_LAG.observe(max(0.0, news.age))
+        topic.learn(self.epoch, news.events, news.head)
+        if topic.is_watched:
+            self._rings.settle(topic)
 
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_seconds if self._bell.is_listening else DEAF_SWEEP_SECONDS)
-            self._mark(self._topics)
+            self._swept.update(self._topics)
+            self._work.set()

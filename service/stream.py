@@ -1,42 +1,163 @@
-"""What one reader of `/jobs/{id}/events` gets to see, frame by frame. Knows no HTTP."""
+"""What one reader of `/jobs/{id}/events` gets to see, chunk by chunk. Knows no HTTP."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from service.hub import Hub
-from service.topic import Topic
-from todoke.model.errors import Unavailable
+from service.topic import CHUNK_BYTES_MAX, Topic
 from todoke.model.event import Cursor
-from todoke.store.reading import Status
+from todoke.runtime import metrics
+from todoke.store.reading import Reader, Status
 from todoke.wire import sse
 
 EARLIEST = "earliest"
+PAGE_ROWS = 100
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a reader begins: the frames it gets first, and the place in the log behind them.
+class JobSource:
+    """The log of one job behind a reader's cursor, then the job as it changes, to its end.
 
-    `progress_version`: the newest progress those frames already show.
+    replays: bounds how many readers read the log at once. is_brief: the end comes with the first news, so that the
+    answer can be read whole: a long poll in frames.
     """
 
-    frames: tuple[bytes, ...]
-    sequence: int
-    progress_version: int = 0
+    __slots__ = (
+        "_epoch",
+        "_has_news",
+        "_hub",
+        "_is_brief",
+        "_job_id",
+        "_pending",
+        "_progress_version",
+        "_reader",
+        "_replays",
+        "_sequence",
+        "_tenant_id",
+        "_topic",
+        "_wake",
+    )
 
+    def __init__(
+        self,
+        hub: Hub,
+        reader: Reader,
+        replays: asyncio.Semaphore,
+        status: Status,
+        last_event_id: str | None,
+        *,
+        is_brief: bool = False,
+    ) -> None:
+        self._hub, self._reader, self._replays = hub, reader, replays
+        self._job_id, self._tenant_id, self._epoch = status.job_id, status.tenant_id, status.epoch
+        self._is_brief = is_brief
+        self._has_news = False
+        self._pending: list[bytes] = []
+        self._sequence = self._progress_version = 0
+        self._topic: Topic | None = None
+        self._wake: Callable[[], None] | None = None
+        self._begin(status, last_event_id)
 
-def start_at(last_event_id: str | None, status: Status) -> Start:
-    """Continue after the reader's cursor; begin with a snapshot without one, with a reset when it cannot continue."""
-    if not last_event_id:
-        return _show(status, "snapshot", status.snapshot)
-    if last_event_id == EARLIEST:
-        return Start((), 0)
-    cursor = Cursor.parse(last_event_id)
-    reason = _unusable(cursor, status)
-    if cursor is None or reason:
-        return _show(status, "reset", _reset(status, reason))
-    return Start((), cursor.sequence)
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `wake` is called when there may be more to pull."""
+        self._wake = wake
+        self._topic = self._hub.join(self._job_id, self._tenant_id, wake)
+
+    def detach(self) -> None:
+        """Undo `attach`."""
+        if self._topic is not None and self._wake is not None:
+            self._hub.leave(self._topic, self._wake)
+
+    def checkpoint(self) -> bytes:
+        """Nothing: a job's cursor moves with its frames."""
+        return b""
+
+    async def pull(self) -> bytes | None:
+        """The next frames, about 32 KiB at most; b"" when there is nothing new, None at the end."""
+        topic = self._topic
+        assert topic is not None
+        if self._pending:
+            return self._next_pending()
+        if topic.is_gone or (self._is_brief and self._has_news):
+            return None
+        return await self._follow(topic) if topic.is_loaded else b""
+
+    async def _follow(self, topic: Topic) -> bytes | None:
+        if topic.epoch != self._epoch:
+            # Numbers may have been given twice: what this reader knows is void, and it is told so in the stream.
+            return await self._reset("epoch")
+        if self._sequence < topic.last:
+            return await self._log(topic)
+        return None if topic.is_terminal else self._progress(topic)
+
+    async def _log(self, topic: Topic) -> bytes | None:
+        self._has_news = True
+        found = topic.frames_after(self._sequence)
+        if found is None:
+            return await self._replay()
+        chunk, reached = found
+        metrics.STREAM_REPLAYS.labels("ring").inc(reached - self._sequence)
+        self._sequence = reached
+        return chunk
+
+    async def _replay(self) -> bytes | None:
+        """A page of the log that the ring does not hold any more."""
+        async with self._replays:
+            page = await self._reader.page(self._job_id, self._tenant_id, self._sequence, PAGE_ROWS)
+        if not page or page[0].sequence != self._sequence + 1:
+            return await self._reset("gap")
+        metrics.STREAM_REPLAYS.labels("log").inc(len(page))
+        self._sequence = page[-1].sequence
+        self._pending = [
+            sse.frame(item.type, item.body, str(Cursor(self._epoch, item.sequence))) for item in reversed(page)
+        ]
+        return self._next_pending()
+
+    def _next_pending(self) -> bytes:
+        chunk = self._pending.pop()
+        while self._pending and len(chunk) + len(self._pending[-1]) <= CHUNK_BYTES_MAX:
+            chunk += self._pending.pop()
+        return chunk
+
+    def _progress(self, topic: Topic) -> bytes:
+        frame = topic.progress_after(self._progress_version)
+        if frame is None:
+            return b""
+        # What a brief reader is told first it may know already: it carries no progress in its cursor.
+        self._has_news = self._has_news or self._progress_version > 0
+        self._progress_version = topic.progress_version
+        return frame
+
+    async def _reset(self, reason: str) -> bytes | None:
+        status = await self._reader.status(self._job_id, self._tenant_id)
+        if status is None:
+            return None
+        self._epoch = status.epoch
+        self._show(status, "reset", _reset_body(status, reason))
+        metrics.STREAM_RESETS.labels(reason).inc()
+        return self._next_pending()
+
+    def _begin(self, status: Status, last_event_id: str | None) -> None:
+        """Continue after the cursor; begin with a snapshot without one, with a reset when it cannot be continued."""
+        if not last_event_id:
+            self._show(status, "snapshot", status.snapshot)
+            return
+        if last_event_id == EARLIEST:
+            return
+        cursor = Cursor.parse(last_event_id)
+        reason = _unusable(cursor, status)
+        if cursor is None or reason is not None:
+            metrics.STREAM_RESETS.labels(reason).inc()
+            self._show(status, "reset", _reset_body(status, reason))
+            return
+        self._sequence = cursor.sequence
+
+    def _show(self, status: Status, event: str, body: str) -> None:
+        """A whole picture of the job; a finished one also gets its terminal event, so that every reader sees an end."""
+        self._pending = [sse.frame(event, body, str(Cursor(status.epoch, status.sequence)))]
+        self._sequence = status.sequence - 1 if status.is_terminal else status.sequence
+        self._progress_version = status.progress_version
+        self._has_news = True
 
 
 def is_at_end(last_event_id: str | None, status: Status) -> bool:
@@ -44,66 +165,14 @@ def is_at_end(last_event_id: str | None, status: Status) -> bool:
     return status.is_terminal and last_event_id == str(Cursor(status.epoch, status.sequence))
 
 
-async def follow(hub: Hub, topic: Topic, start: Start, heartbeat_seconds: float) -> AsyncIterator[bytes]:
-    """Opening, first frames, then the log as it grows; ends behind the terminal event, or when the hub drains."""
-    yield sse.comment("todoke") + sse.retry()
-    for frame in start.frames:
-        yield frame
-    sequence, progress_version = start.sequence, start.progress_version
-    while True:
-        while sequence < topic.last:
-            sequence += 1
-            yield topic.frame(sequence)
-        if topic.is_terminal:
-            return
-        progress = topic.progress_after(progress_version)
-        if progress is not None:
-            progress_version = topic.progress_version
-            yield progress
-            continue
-        if hub.is_draining:
-            yield sse.retry() + sse.frame("reconnect", '{"reason":"draining"}')
-            return
-        if sequence > topic.last and topic.is_loaded:
-            return  # the epoch changed under us: the reader comes back and is given a reset
-        if not await topic.changed(heartbeat_seconds):
-            yield sse.comment("heartbeat")
-
-
-async def apology() -> AsyncIterator[bytes]:
-    """For a reader that comes while PostgreSQL is away: come back. An error status would stop a browser for good."""
-    yield sse.comment("unavailable, come back") + sse.retry()
-
-
-async def watched(
-    hub: Hub, status: Status, last_event_id: str | None, heartbeat_seconds: float
-) -> AsyncIterator[bytes]:
-    """One whole stream of a job, PostgreSQL's absence included."""
-    try:
-        async with hub.watch(status.job_id, status.tenant_id) as topic:
-            start = start_at(last_event_id, status)
-            async for chunk in follow(hub, topic, start, heartbeat_seconds):
-                yield chunk
-    except Unavailable:
-        async for chunk in apology():
-            yield chunk
-
-
-def _show(status: Status, event: str, body: str) -> Start:
-    """A whole picture of the job; a finished one also gets its terminal event, so that every reader sees an end."""
-    frame = sse.frame(event, body, str(Cursor(status.epoch, status.sequence)))
-    behind = status.sequence - 1 if status.is_terminal else status.sequence
-    return Start((frame,), behind, status.progress_version)
-
-
 def _unusable(cursor: Cursor | None, status: Status) -> str | None:
     if cursor is None:
         return "malformed"
     if cursor.epoch != status.epoch:
-        return "epoch"
+        return "job" if cursor.is_of_epoch(status.epoch) else "epoch"
     return "ahead" if cursor.sequence > status.sequence else None
 
 
-def _reset(status: Status, reason: str | None) -> str:
+def _reset_body(status: Status, reason: str | None) -> str:
     snapshot = json.loads(status.snapshot)
     return json.dumps({**snapshot, "type": "reset", "reason": reason}, ensure_ascii=False, separators=(",", ":"))

@@ -157,7 +157,7 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
             await until(lambda: app.state.hub.is_ready)
             yield f"http://127.0.0.1:{port}"
         finally:
-            app.state.hub.drain()
+            app.state.streams.drain(0)
             server.should_exit = True
             await task
 

@@ -1,29 +1,27 @@
 """`GET /jobs/{id}/events`: the log of a job, live as SSE or as it stands as a JSON list."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from sse_starlette import EventSourceResponse
 
 from service.hub import Hub
 from service.identity import Identity, identify
 from service.routes.jobs import find
-from service.stream import apology, is_at_end, watched
+from service.stream import JobSource, is_at_end
+from service.streams import Streams
 from todoke.model.errors import Unavailable
 from todoke.store.reading import Reader
 
-# A reader that takes nothing for this long is gone; it comes back where it stopped.
-SEND_SECONDS = 20
+WAIT_SECONDS_MAX = 30
 
 
 class EventRoutes:
-    """Events of a job."""
+    """Events of a job. replays: see JobSource."""
 
-    def __init__(self, reader: Reader, hub: Hub, heartbeat_seconds: float) -> None:
-        self._reader = reader
-        self._hub = hub
-        self._heartbeat_seconds = heartbeat_seconds
+    def __init__(self, reader: Reader, hub: Hub, streams: Streams, replays: asyncio.Semaphore) -> None:
+        self._reader, self._hub, self._streams, self._replays = reader, hub, streams, replays
 
     def add_to(self, router: APIRouter) -> None:
         """Offer the routes."""
@@ -42,6 +40,12 @@ class EventRoutes:
         request: Request,
         identity: Annotated[Identity, Depends(identify)],
         last_event_id: Annotated[str | None, Query(alias="lastEventId", description="A cursor, or `earliest`.")] = None,
+        wait: Annotated[
+            int | None,
+            Query(
+                ge=1, le=WAIT_SECONDS_MAX, description="End the stream after the first news, at most so many seconds."
+            ),
+        ] = None,
     ) -> Response:
         wants_list = _wants_list(request.headers.get("accept", ""))
         try:
@@ -49,15 +53,15 @@ class EventRoutes:
         except Unavailable:
             if wants_list:
                 raise
-            return EventSourceResponse(apology(), ping=0)
+            return self._streams.apology("unavailable")
         if wants_list:
             log = await self._reader.events([(status.job_id, identity.tenant_id, 0)])
             return Response("[" + ",".join(item.body for item in log) + "]", media_type="application/json")
         cursor = request.headers.get("last-event-id") or last_event_id
         if is_at_end(cursor, status):
             return Response(status_code=204)
-        stream = watched(self._hub, status, cursor, self._heartbeat_seconds)
-        return EventSourceResponse(stream, ping=0, send_timeout=SEND_SECONDS)
+        source = JobSource(self._hub, self._reader, self._replays, status, cursor, is_brief=wait is not None)
+        return self._streams.response(source, identity.right, wait=wait)
 
 
 def _wants_list(accept: str) -> bool:

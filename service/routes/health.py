@@ -5,13 +5,14 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.hub import Hub
+from service.streams import Streams
 
 
 class HealthRoutes:
     """Health of this process."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, streams: Streams) -> None:
+        self._hub, self._streams = hub, streams
 
     def add_to(self, router: APIRouter) -> None:
         """Offer the routes."""
@@ -23,7 +24,7 @@ class HealthRoutes:
 
     async def _ready(self) -> Response:
         """Ready when jobs can be accepted and watched; not ready while draining."""
-        is_ready = self._hub.is_ready and not self._hub.is_draining
+        is_ready = self._hub.is_ready and not self._streams.is_draining
         return JSONResponse({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
 
     async def _metrics(self) -> Response:

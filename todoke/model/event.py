@@ -41,6 +41,18 @@ class Head:
 
 
 @dataclass(frozen=True)
+class News:
+    """What has become of one job since a known sequence and progress version, from one snapshot.
+
+    events: at most the newest few, in order. age: seconds from the newest of them to the read.
+    """
+
+    head: Head
+    events: list[Event]
+    age: float | None
+
+
+@dataclass(frozen=True)
 class Cursor:
     """A place in one job's log. `epoch` is that of the job, as `job_epoch` spells it."""
 

@@ -54,6 +54,20 @@ PRUNED_ROWS = Counter("todoke_pruned_rows", "Rows removed by age.", ["kind"])
 # Webhooks.
 DELIVERY_ATTEMPTS = Counter("todoke_delivery_attempts", "Attempts at a delivery, by how each ended.", ["reason"])
 
+# Streams.
+STREAMS = Gauge("todoke_streams", "Streams this process holds open.")
+STREAM_ENDS = Counter("todoke_stream_ends", "Streams that ended, by reason.", ["reason"])
+STREAM_REPLAYS = Counter(
+    "todoke_stream_replays", "Frames of the log sent to streams, by where they came from.", ["source"]
+)
+STREAM_RESETS = Counter("todoke_stream_resets", "Readers whose cursor could not be continued, by reason.", ["reason"])
+STREAM_GAPS = Counter("todoke_stream_gaps", "Holes found in a job's log. Any at all is a fault.")
+STREAM_LAG = Histogram(
+    "todoke_stream_lag_seconds", "From a change to its frame being handed to the streams.", buckets=LAG_SECONDS
+)
+SWEEP_FINDS = Counter("todoke_sweep_finds", "Changes a sweep found whose NOTIFY had not been heard.")
+RING_BYTES = Gauge("todoke_ring_bytes", "Memory held by recent events of watched jobs.")
+
 # Any process.
 BATCH_SIZE = Histogram("todoke_batch_items", "Items in one flush.", ["batcher"], buckets=BATCH_ITEMS)
 LOOP_LAG = Histogram("todoke_loop_lag_seconds", "How late the event loop answers.", buckets=LAG_SECONDS)

@@ -1,4 +1,4 @@
-"""Reading the ledger: status, results, the event log, and where jobs stand. Changes nothing."""
+"""Reading the ledger: status, results, the event log, and where jobs stand. Changes no job."""
 
 import json
 from collections.abc import Sequence
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import JSON, ColumnElement, Double, cast, extract, func, literal_column, select
 
-from todoke.model.event import Event, Head, job_epoch
+from todoke.model.event import Event, Head, News, job_epoch
 from todoke.model.job import TERMINAL, Artifact, State
 from todoke.store.database import Database, queries
 from todoke.store.tables import job
@@ -98,14 +99,20 @@ class Reader:
         """What the job left behind, the main artifact first."""
         return [Artifact(**dict(row)) for row in await self._database.fetch(SQL["artifacts"], job_id, tenant_id)]
 
-    async def heads(self, asked: Sequence[tuple[UUID, str]]) -> list[Head]:
-        """Where jobs (id, tenant) stand now."""
-        ids, tenants = [id_ for id_, _ in asked], [tenant for _, tenant in asked]
-        rows = await self._database.fetch(SQL["heads"], ids, tenants)
-        return [
-            Head(row["id"], row["sequence"], row["progress_version"], row["is_terminal"], row["progress"])
-            for row in rows
-        ]
+    async def news(self, asked: Sequence[tuple[UUID, str, int, int]], events_max: int) -> tuple[str, list[News]]:
+        """The database's epoch, and what is new of jobs (id, tenant, known sequence, known progress version).
+
+        A job that is not there is left out; without any job the epoch is read all the same.
+        """
+        columns = [list(column) for column in zip(*asked, strict=True)] or [[], [], [], []]
+        rows = await self._database.fetch(SQL["news"], *columns, events_max)
+        epoch = rows[0]["epoch"] if rows else await self.epoch()
+        return epoch, [_news(row) for row in rows]
+
+    async def page(self, job_id: UUID, tenant_id: str, after: int, rows_max: int) -> list[Event]:
+        """The next of a job's log behind a sequence, in order."""
+        rows = await self._database.fetch(SQL["page"], job_id, tenant_id, after, rows_max)
+        return [Event(row["job_id"], row["sequence"], row["type"], row["body"]) for row in rows]
 
     async def events(self, asked: Sequence[tuple[UUID, str, int]]) -> list[Event]:
         """The log of jobs (id, tenant, after), each behind its known sequence, job by job and in order."""
@@ -116,6 +123,14 @@ class Reader:
     async def epoch(self) -> str:
         """The value cursors carry; another one means the numbering may have been lost."""
         return str((await self._database.fetch(SQL["epoch"]))[0]["value"])
+
+    async def renew_epoch(self) -> None:
+        """Have cursors of another server refused: this one may be a copy of the one that gave them."""
+        await self._database.fetch(SQL["renew_epoch"])
+
+    async def begin_epoch(self) -> None:
+        """Have every cursor given so far refused."""
+        await self._database.fetch(SQL["begin_epoch"])
 
     async def activity(self, tenant_id: str, rows_max: int) -> list[dict[str, Any]]:
         """The tenant's newest jobs, newest first, in the shape JobContext.activity promises."""
@@ -135,6 +150,13 @@ class Reader:
             {**{key: row.story[key] for key in ACTIVITY}, "waitSeconds": row.wait, "runSeconds": row.run}
             for row in rows
         ]
+
+
+def _news(row: asyncpg.Record) -> News:
+    head = Head(row["id"], row["sequence"], row["progress_version"], row["is_terminal"], row["progress"])
+    columns = (row["sequences"] or (), row["types"] or (), row["bodies"] or ())
+    events = [Event(row["id"], *values) for values in zip(*columns, strict=True)]
+    return News(head, events, row["age"])
 
 
 def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:

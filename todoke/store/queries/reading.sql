@@ -41,12 +41,32 @@ FROM artifact
 WHERE job_id = $1 AND tenant_id = $2
 ORDER BY position
 
--- heads: where jobs stand now
+-- news: where jobs stand, and the newest of their log after a known sequence, all from one snapshot
 SELECT
-    id, sequence, progress_version, state IN ('SUCCESS', 'FAILED') AS is_terminal,
-    event_body(job, 'job.progress') AS progress
-FROM job
-JOIN unnest($1::uuid[], $2::text[]) AS asked (id, tenant_id) USING (id, tenant_id)
+    job.id, job.sequence, job.progress_version, job.state IN ('SUCCESS', 'FAILED') AS is_terminal,
+    CASE WHEN job.progress_version > asked.version THEN event_body(job, 'job.progress') ELSE '' END AS progress,
+    fresh.sequences, fresh.types, fresh.bodies,
+    extract(epoch FROM clock_timestamp() - fresh.at)::float8 AS age,
+    (SELECT current_epoch()) AS epoch
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[]) AS asked (id, tenant_id, after, version)
+JOIN job ON job.id = asked.id AND job.tenant_id = asked.tenant_id AND job.id = ANY ($1::uuid[])
+CROSS JOIN LATERAL (
+    SELECT
+        array_agg(event.sequence ORDER BY event.sequence) AS sequences,
+        array_agg(event.type ORDER BY event.sequence) AS types,
+        array_agg(event.body ORDER BY event.sequence) AS bodies,
+        max(event.at) AS at
+    FROM event
+    WHERE event.job_id = job.id AND event.tenant_id = job.tenant_id
+        AND event.sequence > greatest(asked.after, job.sequence - $5::int)
+) AS fresh
+
+-- page: a piece of one job's log after a known sequence, in order
+SELECT job_id, sequence, type, body
+FROM event
+WHERE job_id = $1 AND tenant_id = $2 AND sequence > $3
+ORDER BY sequence
+LIMIT $4
 
 -- events: the log of jobs, each after a known sequence, in order
 SELECT event.job_id, event.sequence, event.type, event.body
@@ -57,3 +77,9 @@ ORDER BY event.job_id, event.sequence
 
 -- epoch: the value that changes when the numbering of this database may have been lost
 SELECT current_epoch() AS value
+
+-- renew_epoch: begin a new epoch when these rows have come to another server
+SELECT renew_epoch()
+
+-- begin_epoch: void every cursor given so far
+UPDATE epoch SET value = left(md5(gen_random_uuid()::text), 8)

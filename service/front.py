@@ -1,0 +1,38 @@
+"""The front door: where a stream runs after FastAPI has done its part and returned.
+
+A stream stays open for minutes. Were it run where it is made, each would keep a stack of middleware, a request and
+every dependency alive (10 KiB, and database connections in dependencies that close after the answer).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+LEFT = "todoke.left"
+
+Stream: TypeAlias = Callable[[Receive, Send], Awaitable[None]]
+
+
+class Front:
+    """ASGI: `api`, and then what one of its responses handed over, as the last thing of a request."""
+
+    def __init__(self, api: FastAPI) -> None:
+        self.api = api
+        self.state = api.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if stream := await self._answer(scope, receive, send):
+            await stream(receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Stream | None:
+        left: list[Stream] = []
+        await self.api({**scope, LEFT: left}, receive, send)
+        return left.pop() if left else None
+
+
+def hand_over(scope: Scope, stream: Stream) -> None:
+    """Have `stream` run once the request's own stack has returned."""
+    scope[LEFT].append(stream)
