@@ -177,7 +177,8 @@ def _answers(port: int, path: str) -> bool:
         with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=5):
             return True
     except urllib.error.HTTPError as error:
-        return error.code < 500
+        with error:
+            return error.code < 500
     except OSError:
         return False
 
