@@ -27,7 +27,7 @@ from tests.streams.event_source import Parser
 from todoke.model.event import Hint
 from todoke.model.job import Outcome, Progress, State
 from todoke.runtime.settings import Settings
-from todoke.store.bell import payloads
+from todoke.wire.notice import payloads
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
