@@ -1,0 +1,108 @@
+"""The feed of a tenant: the events of all its jobs in one order, and the cursor that says how far a reader has got."""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from todoke.model.event import ACCEPTED, FAILED, PROGRESS, RETRYING, STARTED, SUCCEEDED
+
+TYPES: Final = (ACCEPTED, STARTED, RETRYING, SUCCEEDED, FAILED, PROGRESS)
+
+# A transaction that began before this long may still add events that bear its time.
+LATE_SECONDS = 300.0
+PACKED = struct.Struct("!8sqqd")
+
+
+class Place(NamedTuple):
+    """Where an event stands in the feed, and "behind all before it" for a reader. Compares as the feed is ordered."""
+
+    xid: int
+    position: int
+
+
+BEGINNING: Final = Place(0, 0)
+# Behind every event there will ever be.
+END: Final = Place(2**62, 0)
+
+
+@dataclass(frozen=True)
+class FeedEvent:
+    """An event in its place. `at`: Unix seconds. `job_type`: None when the job is being erased."""
+
+    place: Place
+    job_id: UUID
+    type: str
+    job_type: str | None
+    at: float
+    body: str
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """What the feed knew at one look: every event before `xid` is there, and none will come before it any more.
+
+    next_xid: no transaction had this id yet; above `xid` while some are open. read_at: Unix seconds of the database.
+    """
+
+    epoch: str
+    xid: int
+    next_xid: int
+    read_at: float
+
+    @property
+    def place(self) -> Place:
+        """Behind everything that was to be seen."""
+        return Place(self.xid, 0)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Events of one tenant behind a place, in order.
+
+    is_more: there are more before the horizon. is_held_back: events wait behind it for open transactions.
+    """
+
+    horizon: Horizon
+    events: tuple[FeedEvent, ...]
+    is_more: bool
+    is_held_back: bool
+
+    @property
+    def end(self) -> Place:
+        """How far a reader of this page has got."""
+        return self.events[-1].place if self.is_more else self.horizon.place
+
+    @property
+    def end_at(self) -> float:
+        """Events behind `end` are no older than this, Unix seconds."""
+        return self.events[-1].at if self.is_more else self.horizon.read_at
+
+
+@dataclass(frozen=True)
+class FeedCursor:
+    """A place in one tenant's feed. `at`: what the reader has not seen is no older than this, Unix seconds."""
+
+    tenant_id: str
+    epoch: str
+    place: Place
+    at: float
+
+    def pack(self) -> bytes:
+        """As bytes, to be sealed: the numbers would tell a tenant how busy the others are."""
+        return PACKED.pack(self.epoch.encode(), *self.place, self.at) + self.tenant_id.encode()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "FeedCursor":
+        """What was packed."""
+        epoch, xid, position, at = PACKED.unpack_from(packed)
+        return cls(packed[PACKED.size :].decode(), epoch.decode(), Place(xid, position), at)
+
+    def lost_by(self, horizon: Horizon, kept_seconds: float) -> str | None:
+        """Why a reader cannot continue here, or None. kept_seconds: finished jobs are erased after this; 0: never."""
+        if self.epoch != horizon.epoch:
+            return "epoch"
+        if self.place > horizon.place:
+            return "ahead"
+        sure_seconds = max(kept_seconds / 2, kept_seconds - LATE_SECONDS)
+        return "expired" if kept_seconds and horizon.read_at - self.at > sure_seconds else None
