@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import urlsplit
 
@@ -10,12 +11,16 @@ from fastapi_offline import FastAPIOffline
 
 from service import problems
 from service.dispatcher import Dispatcher
+from service.feed import Feed
+from service.feed_cursors import FeedCursors
+from service.feed_log import FeedLog
 from service.front import Front
 from service.guard import Guard
 from service.hub import Hub
 from service.links import Links
 from service.routes.control import ControlRoutes
 from service.routes.events import EventRoutes
+from service.routes.feed import FeedRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.results import ResultRoutes
@@ -31,6 +36,7 @@ from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database
+from todoke.store.feed import FeedReader
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 
@@ -46,6 +52,12 @@ def create_app(settings: Settings) -> Front:
     ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
     hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
     streams, replays = Streams(settings, hub), asyncio.Semaphore(REPLAYS_AT_ONCE)
+    # A desk without keys of its own: what this seals does not outlive the process.
+    cursors = FeedCursors(settings.sealing_keys or (secrets.token_hex(32),))
+    feed_reader = FeedReader(database)
+    feed = Feed(feed_reader, cursors, lambda: hub.is_ready, settings.sweep_seconds)
+    feed_log = FeedLog(feed, feed_reader, cursors, replays, settings.job_days)
+    hub.tell(feed.heard)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
@@ -58,7 +70,7 @@ def create_app(settings: Settings) -> Front:
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run(), streams.run()))
+            await stack.enter_async_context(running(hub.run(), feed.run(), streams.run()))
             yield
             await dispatcher.drain()
 
@@ -75,6 +87,7 @@ def create_app(settings: Settings) -> Front:
     JobRoutes(reader, links).add_to(router)
     ControlRoutes(ledger, reader, links, submit, catalog, settings.losses_max).add_to(router)
     EventRoutes(reader, hub, streams, replays).add_to(router)
+    FeedRoutes(feed_log, streams).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
     HealthRoutes(hub, streams).add_to(router)
     app.include_router(router)

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from todoke.model.errors import (
+    CursorLost,
     Gone,
     InvalidInput,
     KeyReused,
@@ -34,6 +35,7 @@ STATUS_OF: dict[type[TodokeError], int] = {
     TypeUnknown: 409,
     Gone: 410,
     ResultExpired: 410,
+    CursorLost: 410,
 }
 UNAVAILABLE_SECONDS = "2"
 # By hand, because http.HTTPStatus words 413 and 422 differently from one Python to the next.

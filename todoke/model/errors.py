@@ -9,7 +9,8 @@ TodokeError
 │   ├── NoResult
 │   ├── TypeUnknown
 │   ├── Gone
-│   └── ResultExpired
+│   ├── ResultExpired
+│   └── CursorLost
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
 ├── Canceled           raised into it: the attempt is to stop
@@ -87,6 +88,12 @@ class ResultExpired(Refused):
     """The job is known, and its result has been removed because it was old."""
 
     code = "RESULT_EXPIRED"
+
+
+class CursorLost(Refused):
+    """A list cannot be continued behind this cursor; `members` says the reason."""
+
+    code = "CURSOR_LOST"
 
 
 class Unavailable(TodokeError):

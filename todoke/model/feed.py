@@ -15,7 +15,7 @@ PACKED = struct.Struct("!8sqqd")
 
 
 class Place(NamedTuple):
-    """Where an event stands in the feed, and "behind all before it" for a reader. Compares as the feed is ordered."""
+    """Where an event stands in the feed, and how far a reader has got. Compares as the feed is ordered."""
 
     xid: int
     position: int
@@ -32,6 +32,7 @@ class FeedEvent:
 
     place: Place
     job_id: UUID
+    sequence: int
     type: str
     job_type: str | None
     at: float
@@ -81,12 +82,20 @@ class Page:
 
 @dataclass(frozen=True)
 class FeedCursor:
-    """A place in one tenant's feed. `at`: what the reader has not seen is no older than this, Unix seconds."""
+    """A place in one tenant's feed. `at`: what the reader has not seen is no older than this, Unix seconds.
+
+    epoch: empty for the beginning, which every epoch has.
+    """
 
     tenant_id: str
     epoch: str
     place: Place
     at: float
+
+    @classmethod
+    def earliest(cls, tenant_id: str) -> "FeedCursor":
+        """Before all that is kept."""
+        return cls(tenant_id, "", BEGINNING, 0.0)
 
     def pack(self) -> bytes:
         """As bytes, to be sealed: the numbers would tell a tenant how busy the others are."""
@@ -100,6 +109,8 @@ class FeedCursor:
 
     def lost_by(self, horizon: Horizon, kept_seconds: float) -> str | None:
         """Why a reader cannot continue here, or None. kept_seconds: finished jobs are erased after this; 0: never."""
+        if not self.epoch:
+            return None
         if self.epoch != horizon.epoch:
             return "epoch"
         if self.place > horizon.place:

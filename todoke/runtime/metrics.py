@@ -67,6 +67,11 @@ STREAM_LAG = Histogram(
 )
 SWEEP_FINDS = Counter("todoke_sweep_finds", "Changes a sweep found whose NOTIFY had not been heard.")
 RING_BYTES = Gauge("todoke_ring_bytes", "Memory held by recent events of watched jobs.")
+FEED_RING_BYTES = Gauge("todoke_feed_ring_bytes", "Memory held by recent events of watched tenant feeds.")
+FEED_HORIZON_AGE = Gauge(
+    "todoke_feed_horizon_age_seconds",
+    "How long the oldest open transaction has kept tenant feeds from going on; 0 when nothing is open or nobody reads.",
+)
 
 # Any process.
 BATCH_SIZE = Histogram("todoke_batch_items", "Items in one flush.", ["batcher"], buckets=BATCH_ITEMS)

@@ -46,22 +46,24 @@ class FeedReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def pages(self, asked: Mapping[str, Place], rows_max: int = ROWS_MAX) -> dict[str, Page]:
+    async def pages(
+        self, asked: Mapping[str, Place], rows_max: int = ROWS_MAX, bytes_max: int = PAGE_BYTES
+    ) -> dict[str, Page]:
         """What each tenant's feed has behind a place, all from one look at the database.
 
-        A page has at most `rows_max` events, and ends early with the one that reaches 64 KiB.
+        A page has at most `rows_max` events, and ends early with the one that reaches `bytes_max`.
         """
         places = list(asked.values())
         xids, positions = [place.xid for place in places], [place.position for place in places]
-        rows = await self._database.fetch(SQL["pages"], list(asked), xids, positions, rows_max, PAGE_BYTES)
+        rows = await self._database.fetch(SQL["pages"], list(asked), xids, positions, rows_max, bytes_max)
         by_tenant: dict[str, list[asyncpg.Record]] = defaultdict(list)
         for row in rows:
             by_tenant[row["tenant_id"]].append(row)
-        return {tenant_id: _page(rows, rows_max) for tenant_id, rows in by_tenant.items()}
+        return {tenant_id: _page(own, rows_max) for tenant_id, own in by_tenant.items()}
 
-    async def page(self, tenant_id: str, place: Place, rows_max: int = ROWS_MAX) -> Page:
+    async def page(self, tenant_id: str, place: Place, rows_max: int = ROWS_MAX, bytes_max: int = PAGE_BYTES) -> Page:
         """What one tenant's feed has behind a place."""
-        return (await self.pages({tenant_id: place}, rows_max))[tenant_id]
+        return (await self.pages({tenant_id: place}, rows_max, bytes_max))[tenant_id]
 
     async def picture(
         self, tenant_id: str, types: Collection[str] | None, job_types: Collection[str] | None
@@ -86,7 +88,13 @@ def _page(rows: Sequence[asyncpg.Record], rows_max: int) -> Page:
     first = rows[0]
     events = tuple(
         FeedEvent(
-            Place(row["xid"], row["position"]), row["job_id"], row["type"], row["job_type"], row["at"], row["body"]
+            place=Place(row["xid"], row["position"]),
+            job_id=row["job_id"],
+            sequence=row["sequence"],
+            type=row["type"],
+            job_type=row["job_type"],
+            at=row["at"],
+            body=row["body"],
         )
         for row in rows
         if row["xid"] is not None

@@ -31,7 +31,7 @@ LEFT JOIN LATERAL (
             sum(octet_length(chosen.body)) OVER (ORDER BY chosen.xid, chosen.position) AS bytes
         FROM (
             SELECT
-                event.xid, event.position, event.job_id, event.type, event.body,
+                event.xid, event.position, event.job_id, event.sequence, event.type, event.body,
                 extract(epoch FROM event.at)::float8 AS at
             FROM event
             WHERE event.tenant_id = asked.tenant_id AND event.xid < horizon.xid

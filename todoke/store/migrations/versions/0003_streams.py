@@ -30,9 +30,23 @@ BEGIN
     IF here IS DISTINCT FROM (SELECT system_identifier FROM epoch) THEN
         -- Whoever writes events waits, and then counts from the new base.
         LOCK TABLE event IN SHARE ROW EXCLUSIVE MODE;
+        -- From tenant to tenant along the index: the log may be too long to read.
+        WITH RECURSIVE newest AS (
+            (SELECT tenant_id, xid FROM event WHERE xid IS NOT NULL ORDER BY tenant_id DESC, xid DESC LIMIT 1)
+            UNION ALL
+            SELECT next.*
+            FROM newest
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, xid
+                FROM event
+                WHERE xid IS NOT NULL AND tenant_id < newest.tenant_id
+                ORDER BY tenant_id DESC, xid DESC
+                LIMIT 1
+            ) AS next
+        )
         UPDATE epoch
         SET value = CASE WHEN system_identifier IS NULL THEN value ELSE left(md5(gen_random_uuid()::text), 8) END,
-            xid_base = coalesce((SELECT max(xid) FROM event), xid_base),
+            xid_base = coalesce((SELECT max(xid) FROM newest), xid_base),
             system_identifier = here
         WHERE system_identifier IS DISTINCT FROM here;
     END IF;
