@@ -58,6 +58,7 @@ class Seat:
 
     __slots__ = (
         "_is_called",
+        "_is_new",
         "_is_over",
         "_main",
         "_owner",
@@ -85,23 +86,22 @@ class Seat:
         self.refusal: str | None = None
         self.writing_since: float | None = None
         self.beat_at = math.inf
-        self._is_called = self._is_over = False
+        self._is_new, self._is_called, self._is_over = True, False, False
         self._writer: asyncio.Task[None] | None = None
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Send the source's frames until it ends, the reader leaves, or `cut`. The head of the answer has been sent."""
         self._send = send
         self._main = asyncio.current_task()
+        self._source.attach(self.wake)
         self._owner.take(self)
         try:
-            await self._put(sse.comment("todoke") + sse.retry())
-            self._source.attach(self.wake)
             self.wake()
             # Ending the answer wakes this too.
             while (await receive())["type"] != "http.disconnect":
                 pass
         except asyncio.CancelledError:
-            if self.end != "stalled":
+            if not self._is_over:
                 raise
         finally:
             self._source.detach()
@@ -121,14 +121,17 @@ class Seat:
         if at <= time.monotonic():
             self.wake()
 
-    def cut(self) -> None:
-        """The reader takes nothing: end without a word."""
-        self.end = "stalled"
+    def cut(self, end: str) -> None:
+        """End without a word: the reader takes nothing, or there is nothing right to say."""
+        self.end, self._is_over = end, True
         if self._main is not None:
             self._main.cancel()
 
     async def _write(self) -> None:
         try:
+            if self._is_new:
+                self._is_new = False
+                await self._put(sse.comment("todoke") + sse.retry())
             while self._is_called and not self._is_over:
                 self._is_called = False
                 await self._write_once()
@@ -138,7 +141,7 @@ class Seat:
             await self._finish("unavailable", sse.retry())
         except Exception:
             log.exception("stream.fault")
-            self.cut()
+            self.cut("fault")
         finally:
             self._writer = None
 

@@ -46,13 +46,7 @@ class Streams:
         self._hub, self._judge = hub, judge
         self._seats: set[Seat] = set()
         self._held: Counter[str] = Counter()
-        self._drains_until: float | None = None
         self.is_draining = False
-
-    @property
-    def open(self) -> int:
-        """How many streams are open."""
-        return len(self._seats)
 
     def response(
         self, source: Source, right: Right, headers: Mapping[str, str] | None = None, *, wait: int | None = None
@@ -78,7 +72,7 @@ class Streams:
             for seat in self._seats:
                 if seat.writing_since is not None and now - seat.writing_since > WRITE_SECONDS:
                     log.info("stream.stalled", tenant=seat.right.tenant_id)
-                    seat.cut()
+                    seat.cut("stalled")
                 elif now >= min(seat.beat_at, seat.parts_at):
                     seat.wake()
 

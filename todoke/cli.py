@@ -20,6 +20,7 @@ app = typer.Typer(
 
 app.add_typer(commands.jobs, name="jobs")
 app.command()(commands.workers)
+app.command()(commands.void_cursors)
 app.add_typer(dead_letters.commands, name="dlq")
 
 Port = Annotated[int, typer.Option(help="Port of the API; 0 picks a free one.", min=0, max=65535)]

@@ -13,6 +13,7 @@ from tests.make import WORKER, accept, fail, start
 from todoke.model.ids import new_id
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
+from todoke.store.reading import Reader
 from todoke.store.repair import Repair
 
 
@@ -67,6 +68,13 @@ async def test_jobs_are_canceled_and_retried(database_url: str, ledger: Ledger, 
     assert said.splitlines()[0].endswith(str(again["id"]))
     assert again["tenant_id"] == "another"
     assert UUID(str(again["id"])) != theirs
+
+
+async def test_cursors_are_made_void(database_url: str, reader: Reader) -> None:
+    before = await reader.epoch()
+    code, said, _ = await todoke(database_url, "void-cursors")
+    assert (code, "reset" in said) == (0, True)
+    assert await reader.epoch() != before
 
 
 async def test_workers_are_alive_or_lost(database_url: str, repair: Repair, database: Database) -> None:

@@ -94,3 +94,20 @@ async def _plan(connection: "asyncpg.Connection[asyncpg.Record]", query: str) ->
     rows = await connection.fetch(f"EXPLAIN EXECUTE hot {nulls}")
     await connection.execute("DEALLOCATE hot")
     return "\n".join(row[0] for row in rows)
+
+
+async def test_an_epoch_holds_on_one_server_and_ends_on_another(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        first = await connection.fetchval("SELECT current_epoch()")
+        await connection.execute("SELECT renew_epoch()")
+        assert await connection.fetchval("SELECT current_epoch()") == first
+        await connection.execute("UPDATE epoch SET system_identifier = 'of another server'")
+        await connection.execute("SELECT renew_epoch()")
+        second = await connection.fetchval("SELECT current_epoch()")
+        assert second != first
+        await connection.execute("SELECT renew_epoch()")
+        assert await connection.fetchval("SELECT current_epoch()") == second
+        assert re.fullmatch("[0-9a-f]{8}", second)
+    finally:
+        await connection.close()

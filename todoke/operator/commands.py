@@ -62,3 +62,14 @@ def workers(as_json: AsJson = False) -> None:
     from todoke.operator.workers import list_workers
 
     carry_out(list_workers(load_settings(), as_json=as_json))
+
+
+def void_cursors() -> None:
+    """Have every reader begin anew with a reset. Needed after a copy of the database's files was put back.
+
+    A promotion, a point-in-time restore and a dump read into another server are noticed without it.
+    """
+    from todoke.operator.epoch import begin_epoch
+    from todoke.operator.store import carry_out
+
+    carry_out(begin_epoch(load_settings()))

@@ -55,7 +55,7 @@ PRUNED_ROWS = Counter("todoke_pruned_rows", "Rows removed by age.", ["kind"])
 DELIVERY_ATTEMPTS = Counter("todoke_delivery_attempts", "Attempts at a delivery, by how each ended.", ["reason"])
 
 # Streams.
-STREAMS = Gauge("todoke_streams", "Streams and long polls this process holds open.")
+STREAMS = Gauge("todoke_streams", "Streams this process holds open.")
 STREAM_ENDS = Counter("todoke_stream_ends", "Streams that ended, by reason.", ["reason"])
 STREAM_REPLAYS = Counter(
     "todoke_stream_replays", "Frames of the log sent to streams, by where they came from.", ["source"]

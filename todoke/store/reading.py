@@ -128,6 +128,10 @@ class Reader:
         """Have cursors of another server refused: this one may be a copy of the one that gave them."""
         await self._database.fetch(SQL["renew_epoch"])
 
+    async def begin_epoch(self) -> None:
+        """Have every cursor given so far refused."""
+        await self._database.fetch(SQL["begin_epoch"])
+
     async def activity(self, tenant_id: str, rows_max: int) -> list[dict[str, Any]]:
         """The tenant's newest jobs, newest first, in the shape JobContext.activity promises."""
         newest = (

@@ -80,3 +80,6 @@ SELECT current_epoch() AS value
 
 -- renew_epoch: begin a new epoch when these rows have come to another server
 SELECT renew_epoch()
+
+-- begin_epoch: void every cursor given so far
+UPDATE epoch SET value = left(md5(gen_random_uuid()::text), 8)
