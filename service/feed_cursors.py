@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from todoke.model.feed import FeedCursor, Place
+from todoke.model.feed import FeedCursor, Horizon, Place
 from todoke.wire.sealing import Sealer
 
 EARLIEST = "earliest"
@@ -14,9 +14,9 @@ class FeedCursors:
     def __init__(self, keys: Sequence[str]) -> None:
         self._sealer = Sealer(keys, "feed cursor")
 
-    def spell(self, tenant_id: str, epoch: str, place: Place, at: float) -> str:
-        """The cursor of a reader that has got to `place`; see FeedCursor."""
-        return self._sealer.seal(FeedCursor(tenant_id, epoch, place, at).pack())
+    def spell(self, tenant_id: str, horizon: Horizon, place: Place, at: float) -> str:
+        """The cursor of a reader that has got to `place` of what `horizon` showed; see FeedCursor."""
+        return self._sealer.seal(FeedCursor(tenant_id, horizon.epoch, place, at, horizon.read_at).pack())
 
     def parse(self, text: str, tenant_id: str) -> FeedCursor | None:
         """The cursor spelled `text`, or None when it is none, or another tenant's."""

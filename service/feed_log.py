@@ -8,14 +8,13 @@ from service.feed_cursors import EARLIEST, FeedCursors
 from service.feed_filter import FeedFilter
 from service.feed_source import FeedSource
 from todoke.model.errors import CursorLost, InvalidInput
-from todoke.model.feed import FeedCursor
-from todoke.store.feed import PAGE_BYTES, FeedReader
+from todoke.model.feed import FeedCursor, Page
+from todoke.store.feed import FeedReader
 
 DAY_SECONDS = 86_400.0
-# Pages one list looks through where a filter lets little pass; the caller goes on behind them.
-PAGES_MAX = 10
-PART_ROWS = 1_000
-PART_BYTES = 16 * PAGE_BYTES
+# What one part looks through at most.
+FILTERED_ROWS = 2_000
+PART_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,31 @@ class FeedLog:
         )
 
     async def part(self, tenant_id: str, after: str | None, limit: int, wanted: FeedFilter) -> Part:
-        """At most `limit` events behind a cursor, from the beginning without one.
+        """At most `limit` events behind a cursor, from the beginning without one. Raises Unavailable,
 
-        Raises InvalidInput for what is no cursor of this tenant, CursorLost for one that cannot be continued, Unavailable.
+        InvalidInput for what is no cursor of this tenant, and CursorLost for one that cannot be continued.
         """
         cursor = self._cursors.parse(after or EARLIEST, tenant_id)
         if cursor is None:
             raise InvalidInput("`after` is no cursor of this feed")
+        page = await self._page(cursor, limit, wanted)
+        if reason := await self._reader.lost(cursor, page.horizon, self._kept_seconds):
+            raise CursorLost("the feed cannot be continued behind this cursor", {"reason": reason})
         bodies: list[str] = []
-        for _ in range(PAGES_MAX):
-            async with self._replays:
-                page = await self._reader.page(tenant_id, cursor.place, min(PART_ROWS, limit - len(bodies)), PART_BYTES)
-            if reason := cursor.lost_by(page.horizon, self._kept_seconds):
-                raise CursorLost("the feed cannot be continued behind this cursor", {"reason": reason})
-            bodies += [item.body for item in page.events if wanted.passes(item.type, item.job_type)]
-            cursor = FeedCursor(tenant_id, page.horizon.epoch, page.end, page.end_at)
-            if not page.is_more or len(bodies) >= limit:
+        has_more = page.is_more
+        for item in page.events:
+            if len(bodies) == limit:
+                has_more = True
                 break
-        spelled = self._cursors.spell(tenant_id, cursor.epoch, cursor.place, cursor.at)
-        return Part(bodies, spelled, page.is_more)
+            place, at = item.place, item.at
+            if wanted.passes(item.type, item.job_type):
+                bodies.append(item.body)
+        else:
+            place, at = page.end, page.end_at
+        return Part(bodies, self._cursors.spell(tenant_id, page.horizon, place, at), has_more)
+
+    async def _page(self, cursor: FeedCursor, limit: int, wanted: FeedFilter) -> Page:
+        # Where a filter lets little pass, a part may be empty and yet not the last.
+        rows_max = limit if wanted == FeedFilter() else FILTERED_ROWS
+        async with self._replays:
+            return await self._reader.page(cursor.tenant_id, cursor.place, rows_max, PART_BYTES)

@@ -9,7 +9,7 @@ from uuid import UUID
 from service.feed_cursors import FeedCursors
 from service.feed_filter import FeedFilter
 from todoke.model import event
-from todoke.model.feed import END, Page, Place
+from todoke.model.feed import END, Horizon, Page, Place
 from todoke.store.feed import ProgressNews
 from todoke.wire import sse
 
@@ -43,17 +43,22 @@ class FeedRing:
 
     def __init__(self, tenant_id: str, cursors: FeedCursors) -> None:
         self.tenant_id = tenant_id
-        self.epoch: str | None = None
+        self.horizon: Horizon | None = None
         self.start = self.end = END
         self.bytes = 0
         self.tick = 0
         self._cursors = cursors
-        self._end_at = 0.0
         self._places: list[Place] = []
         self._items: list[Item] = []
         self._progress: OrderedDict[UUID, Progress] = OrderedDict()
         self._wakes: set[Callable[[], None]] = set()
-        self._checkpoint: tuple[float, bytes] = (0.0, b"")
+        self._checkpoint: tuple[Horizon | None, bytes] = (None, b"")
+        self._end_at = 0.0
+
+    @property
+    def epoch(self) -> str | None:
+        """That of all its places; None until the first look."""
+        return None if self.horizon is None else self.horizon.epoch
 
     @property
     def is_watched(self) -> bool:
@@ -74,7 +79,8 @@ class FeedRing:
 
     def after(self, place: Place, wanted: FeedFilter) -> tuple[bytes, Place]:
         """The next wanted frames, about 32 KiB at most, and the place they lead to."""
-        chosen, size = [], 0
+        chosen: list[bytes] = []
+        size = 0
         for index in range(bisect_right(self._places, place), len(self._places)):
             item = self._items[index]
             if wanted.passes(item.type, item.job_type):
@@ -103,19 +109,19 @@ class FeedRing:
 
     def checkpoint(self) -> bytes:
         """Moves the cursor of whoever has got to `end`."""
-        if self._checkpoint[0] != self._end_at:
-            text = self._cursors.spell(self.tenant_id, self.epoch or "", self.end, self._end_at)
-            self._checkpoint = (self._end_at, sse.checkpoint(text))
+        if self.horizon is not None and self._checkpoint[0] is not self.horizon:
+            text = self._cursors.spell(self.tenant_id, self.horizon, self.end, self._end_at)
+            self._checkpoint = (self.horizon, sse.checkpoint(text))
         return self._checkpoint[1]
 
     def learn(self, page: Page, bytes_max: int) -> None:
         """Take in what was read behind `end`, keep about `bytes_max` of it, and call the readers."""
-        epoch = page.horizon.epoch
-        if self.epoch != epoch:
-            self._begin(page)
+        if self.epoch != page.horizon.epoch:
+            self._begin(page.horizon)
             return
+        self.horizon = page.horizon
         for item in page.events:
-            cursor = self._cursors.spell(self.tenant_id, epoch, item.place, item.at)
+            cursor = self._cursors.spell(self.tenant_id, page.horizon, item.place, item.at)
             frame = sse.frame(item.type, item.body, cursor)
             self._places.append(item.place)
             self._items.append(Item(item.type, item.job_type, frame))
@@ -143,14 +149,14 @@ class FeedRing:
         for wake in tuple(self._wakes):
             wake()
 
-    def _begin(self, page: Page) -> None:
+    def _begin(self, horizon: Horizon) -> None:
         """The first look in this epoch: readers that are behind it come from the log."""
         self._places.clear()
         self._items.clear()
         self._progress.clear()
         self.bytes = 0
-        self.epoch, self._end_at = page.horizon.epoch, page.horizon.read_at
-        self.start = self.end = page.horizon.place
+        self.horizon, self._end_at = horizon, horizon.read_at
+        self.start = self.end = horizon.place
         self.wake()
 
     def _trim(self, bytes_max: int) -> None:

@@ -8,7 +8,7 @@ from service.feed import Feed
 from service.feed_cursors import FeedCursors
 from service.feed_filter import FeedFilter
 from service.feed_ring import CHUNK_BYTES_MAX, FeedRing
-from todoke.model.feed import BEGINNING, Page, Place
+from todoke.model.feed import BEGINNING, Horizon, Page, Place
 from todoke.runtime import metrics
 from todoke.store.feed import FeedReader, Picture
 from todoke.wire import sse
@@ -17,15 +17,15 @@ from todoke.wire import sse
 class FeedSource:
     """A tenant's feed behind a reader's cursor: from the log until the ring begins, then from the ring.
 
-    replays: bounds how many readers read the log at once. kept_seconds: see FeedCursor.lost_by.
+    replays: bounds how many readers read the log at once. kept_seconds: see FeedReader.lost.
     """
 
     __slots__ = (
         "_asked",
         "_at",
         "_cursors",
-        "_epoch",
         "_feed",
+        "_horizon",
         "_kept_seconds",
         "_pending",
         "_place",
@@ -52,7 +52,7 @@ class FeedSource:
         self._feed, self._reader, self._cursors, self._replays = feed, reader, cursors, replays
         self._tenant_id, self._wanted, self._kept_seconds = tenant_id, wanted, kept_seconds
         self._asked = last_event_id or ""
-        self._epoch: str | None = None
+        self._horizon: Horizon | None = None
         self._place, self._at = BEGINNING, 0.0
         self._tick = 0
         self._pending: list[bytes] = []
@@ -73,15 +73,15 @@ class FeedSource:
     def checkpoint(self) -> bytes:
         """Moves the reader's cursor past what was not for it. Asked for only when there is nothing to pull."""
         ring = self._ring
-        if self._epoch is None or ring is None:
+        if self._horizon is None or ring is None:
             return b""
-        if ring.epoch == self._epoch and ring.covers(self._place):
+        if ring.epoch == self._horizon.epoch and ring.covers(self._place):
             chunk, end = ring.after(self._place, self._wanted)
             if not chunk:
                 self._place = end
             if self._place == ring.end:
                 return ring.checkpoint()
-        return sse.checkpoint(self._cursors.spell(self._tenant_id, self._epoch, self._place, self._at))
+        return sse.checkpoint(self._cursors.spell(self._tenant_id, self._horizon, self._place, self._at))
 
     async def pull(self) -> bytes | None:
         """The next frames, about 32 KiB at most; b"" when there is nothing new. A feed has no end."""
@@ -89,12 +89,12 @@ class FeedSource:
         assert ring is not None
         if self._pending:
             return self._next_pending()
-        if self._epoch is None:
+        if self._horizon is None:
             return await self._begin()
-        if ring.epoch is not None and ring.epoch != self._epoch:
+        if ring.epoch is not None and ring.epoch != self._horizon.epoch:
             # Places may have been given twice: what this reader knows is void, and it is told so in the stream.
             return await self._reset("epoch")
-        return self._follow(ring) if ring.covers(self._place) else await self._replay()
+        return self._follow(ring) if ring.covers(self._place) else await self._replay(self._horizon.epoch)
 
     def _follow(self, ring: FeedRing) -> bytes:
         chunk, self._place = ring.after(self._place, self._wanted)
@@ -113,14 +113,13 @@ class FeedSource:
         if cursor is None:
             return await self._reset("malformed")
         page = await self._page(cursor.place)
-        if reason := cursor.lost_by(page.horizon, self._kept_seconds):
+        if reason := await self._reader.lost(cursor, page.horizon, self._kept_seconds):
             return await self._reset(reason)
-        self._epoch = page.horizon.epoch
         return self._take(page)
 
-    async def _replay(self) -> bytes:
+    async def _replay(self, epoch: str) -> bytes:
         page = await self._page(self._place)
-        if page.horizon.epoch != self._epoch:
+        if page.horizon.epoch != epoch:
             return await self._reset("epoch")
         return self._take(page)
 
@@ -134,10 +133,10 @@ class FeedSource:
 
     def _take(self, page: Page) -> bytes:
         """Frames of a page; where none is wanted, a checkpoint, so that the reader has got on whatever happens next."""
-        assert self._epoch is not None
+        self._horizon = page.horizon
         chosen = [item for item in page.events if self._wanted.passes(item.type, item.job_type)]
         self._pending = [
-            sse.frame(item.type, item.body, self._cursors.spell(self._tenant_id, self._epoch, item.place, item.at))
+            sse.frame(item.type, item.body, self._cursors.spell(self._tenant_id, page.horizon, item.place, item.at))
             for item in reversed(chosen)
         ]
         metrics.STREAM_REPLAYS.labels("log").inc(len(chosen))
@@ -158,9 +157,9 @@ class FeedSource:
         return self._next_pending()
 
     def _show(self, picture: Picture, event: str, reason: str | None = None) -> None:
-        horizon = picture.horizon
-        self._epoch, self._place, self._at = horizon.epoch, horizon.place, horizon.read_at
-        cursor = self._cursors.spell(self._tenant_id, self._epoch, self._place, self._at)
+        self._horizon = horizon = picture.horizon
+        self._place, self._at = horizon.place, horizon.read_at
+        cursor = self._cursors.spell(self._tenant_id, horizon, self._place, self._at)
         head = {"type": event, "timestamp": picture.taken_at} | ({} if reason is None else {"reason": reason})
         body = json.dumps(head)[:-1] + f', "data": {{"jobs": [{picture.jobs}]}}}}'
         self._pending = [sse.frame(event, body, cursor)]

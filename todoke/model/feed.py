@@ -11,7 +11,9 @@ TYPES: Final = (ACCEPTED, STARTED, RETRYING, SUCCEEDED, FAILED, PROGRESS)
 
 # A transaction that began before this long may still add events that bear its time.
 LATE_SECONDS = 300.0
-PACKED = struct.Struct("!8sqqd")
+# Behind a cursor this fresh, what has been erased meanwhile can be told from tombstones.
+FRESH_SECONDS = 3600.0
+PACKED = struct.Struct("!8sqqdd")
 
 
 class Place(NamedTuple):
@@ -82,38 +84,46 @@ class Page:
 
 @dataclass(frozen=True)
 class FeedCursor:
-    """A place in one tenant's feed. `at`: what the reader has not seen is no older than this, Unix seconds.
+    """A place in one tenant's feed.
 
-    epoch: empty for the beginning, which every epoch has.
+    epoch: empty for the beginning, which every epoch has. at: what the reader has not seen is no older. read_at: when
+    the reader could have seen all there was. Both are Unix seconds of the database.
     """
 
     tenant_id: str
     epoch: str
     place: Place
     at: float
+    read_at: float
 
     @classmethod
     def earliest(cls, tenant_id: str) -> "FeedCursor":
         """Before all that is kept."""
-        return cls(tenant_id, "", BEGINNING, 0.0)
+        return cls(tenant_id, "", BEGINNING, 0.0, 0.0)
 
     def pack(self) -> bytes:
         """As bytes, to be sealed: the numbers would tell a tenant how busy the others are."""
-        return PACKED.pack(self.epoch.encode(), *self.place, self.at) + self.tenant_id.encode()
+        return PACKED.pack(self.epoch.encode(), *self.place, self.at, self.read_at) + self.tenant_id.encode()
 
     @classmethod
     def unpack(cls, packed: bytes) -> "FeedCursor":
         """What was packed."""
-        epoch, xid, position, at = PACKED.unpack_from(packed)
-        return cls(packed[PACKED.size :].decode(), epoch.decode(), Place(xid, position), at)
+        epoch, xid, position, at, read_at = PACKED.unpack_from(packed)
+        return cls(packed[PACKED.size :].decode(), epoch.decode(), Place(xid, position), at, read_at)
 
-    def lost_by(self, horizon: Horizon, kept_seconds: float) -> str | None:
-        """Why a reader cannot continue here, or None. kept_seconds: finished jobs are erased after this; 0: never."""
+    def lost_by(self, horizon: Horizon) -> str | None:
+        """Why this is no place in the feed of today, or None."""
         if not self.epoch:
             return None
         if self.epoch != horizon.epoch:
             return "epoch"
-        if self.place > horizon.place:
-            return "ahead"
+        return "ahead" if self.place > horizon.place else None
+
+    def may_be_outdated(self, horizon: Horizon, kept_seconds: float) -> bool:
+        """Whether events behind it may have been erased by age; finished jobs are kept for so long, 0: always."""
         sure_seconds = max(kept_seconds / 2, kept_seconds - LATE_SECONDS)
-        return "expired" if kept_seconds and horizon.read_at - self.at > sure_seconds else None
+        return bool(self.epoch) and 0 < sure_seconds < horizon.read_at - self.at
+
+    def is_fresh(self, horizon: Horizon) -> bool:
+        """Whether it was given lately: that of a reader who is reading what is old."""
+        return horizon.read_at - self.read_at < FRESH_SECONDS

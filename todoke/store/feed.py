@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from todoke.model.feed import FeedEvent, Horizon, Page, Place
+from todoke.model.feed import LATE_SECONDS, FeedCursor, FeedEvent, Horizon, Page, Place
 from todoke.store.database import Database, queries
 
 SQL = queries("feed")
@@ -64,6 +64,21 @@ class FeedReader:
     async def page(self, tenant_id: str, place: Place, rows_max: int = ROWS_MAX, bytes_max: int = PAGE_BYTES) -> Page:
         """What one tenant's feed has behind a place."""
         return (await self.pages({tenant_id: place}, rows_max, bytes_max))[tenant_id]
+
+    async def lost(self, cursor: FeedCursor, horizon: Horizon, kept_seconds: float) -> str | None:
+        """Why a reader cannot go on behind its cursor without missing anything, or None: ask after reading the page.
+
+        kept_seconds: how long finished jobs are kept; 0: always.
+        """
+        if reason := cursor.lost_by(horizon):
+            return reason
+        if not cursor.may_be_outdated(horizon, kept_seconds):
+            return None
+        if not cursor.is_fresh(horizon):
+            return "expired"
+        unseen_since = cursor.at - LATE_SECONDS
+        [row] = await self._database.fetch(SQL["erased"], cursor.tenant_id, cursor.read_at, unseen_since)
+        return "expired" if row["is_any"] else None
 
     async def picture(
         self, tenant_id: str, types: Collection[str] | None, job_types: Collection[str] | None

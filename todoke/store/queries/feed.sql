@@ -71,3 +71,11 @@ SELECT
 FROM job
 WHERE job.id = ANY ($1::uuid[]) AND job.tenant_id = ANY ($2::text[])
     AND job.state = 'PROCESSING' AND job.progress_percent IS NOT NULL
+
+-- erased: whether a job of a tenant that ended after a time has been erased since another; both in Unix seconds
+SELECT EXISTS (
+    SELECT
+    FROM tombstone
+    WHERE tombstone.erased_at >= to_timestamp($2::float8) AND tombstone.tenant_id = $1
+        AND tombstone.finished_at >= to_timestamp($3::float8)
+) AS is_any
