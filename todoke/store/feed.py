@@ -1,4 +1,4 @@
-"""Reading the feeds of tenants in their one order. Changes nothing; docs/streaming-feed.md has why the order holds."""
+"""Reading the feeds of tenants in their one order. Changes nothing; docs/feed.md has why the order holds."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
