@@ -48,6 +48,7 @@ class Feed:
         self._horizon = HorizonWatch()
         self._work = asyncio.Event()
         self._pause = HELD_BACK_SECONDS[0]
+        self._again: asyncio.TimerHandle | None = None
         self._moved: set[UUID] = set()
         self._known: OrderedDict[UUID, int] = OrderedDict()
 
@@ -121,10 +122,12 @@ class Feed:
 
     def _look_again(self, pages: list[Page]) -> None:
         self._horizon.note(pages[0].horizon, time.monotonic())
+        if self._again is not None:
+            self._again.cancel()
         if any(page.is_more for page in pages):
             self._work.set()
         elif any(page.is_held_back for page in pages):
-            asyncio.get_running_loop().call_later(self._pause, self._work.set)
+            self._again = asyncio.get_running_loop().call_later(self._pause, self._work.set)
             self._pause = min(self._pause * 2, HELD_BACK_SECONDS[1])
         else:
             self._pause = HELD_BACK_SECONDS[0]

@@ -9,7 +9,7 @@ from uuid import UUID
 from service.feed_cursors import FeedCursors
 from service.feed_filter import FeedFilter
 from todoke.model import event
-from todoke.model.feed import END, Horizon, Page, Place
+from todoke.model.feed import END, FeedCursor, Horizon, Page, Place
 from todoke.store.feed import ProgressNews
 from todoke.wire import sse
 
@@ -76,6 +76,10 @@ class FeedRing:
     def covers(self, place: Place) -> bool:
         """Whether a reader that has got to `place` can go on here."""
         return place >= self.start
+
+    def holds(self, cursor: FeedCursor) -> bool:
+        """Whether all there is behind a cursor is here."""
+        return cursor.epoch == self.epoch and self.start <= cursor.place <= self.end
 
     def after(self, place: Place, wanted: FeedFilter) -> tuple[bytes, Place]:
         """The next wanted frames, about 32 KiB at most, and the place they lead to."""

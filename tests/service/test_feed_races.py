@@ -185,6 +185,50 @@ async def test_a_reader_slower_than_the_ring_goes_back_to_the_log(house: House, 
     assert house.feed._rings == {}, "nobody is left"
 
 
+async def test_tenants_share_looks_and_nothing_else(house: House, ledger: Ledger) -> None:
+    tenants = ("one", "two", "three")
+    sources = {tenant_id: house.log.source(tenant_id, None, FeedFilter()) for tenant_id in tenants}
+    for source in sources.values():
+        source.attach(lambda: None)
+        assert b"event: snapshot" in (await source.pull() or b"")
+    jobs = {tenant_id: str(await accept(ledger, tenant_id=tenant_id)) for tenant_id in tenants for _ in range(3)}
+    for tenant_id, source in sources.items():
+        seen = b""
+        async with asyncio.timeout(10):
+            while seen.count(b"event: job.accepted") < 3:
+                seen += await source.pull() or b""
+                await asyncio.sleep(0.005)
+        assert [other for other, job_id in jobs.items() if job_id.encode() in seen] == [tenant_id]
+        source.detach()
+
+
+async def test_a_reader_the_ring_still_knows_comes_back_without_a_look_at_the_log(
+    house: House, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, client = house.source(None), Client(house)
+    first.attach(lambda: None)
+    client.take(sse.Decoder(), await first.pull() or b"")
+    ring = first._ring
+    assert ring is not None
+    for _ in range(5):
+        await accept(ledger)
+    async with asyncio.timeout(10):
+        while len(ring._items) < 5:
+            house.feed.heard(None)
+            await asyncio.sleep(0.005)
+    asked = []
+    monkeypatch.setattr(FeedReader, "page", lambda *arguments: asked.append(arguments))
+    for index, start in enumerate(ring._places):
+        cursor = CURSORS.spell(TENANT, ring.horizon or Horizon("", 0, 0, 0), start, 0.0)
+        again, decoder = house.source(cursor), sse.Decoder()
+        again.attach(lambda: None)
+        frames = list(decoder.feed(await again.pull() or b""))
+        assert [place(frame.last_event_id) for frame in frames] == ring._places[index + 1 :]
+        again.detach()
+    assert asked == []
+    first.detach()
+
+
 async def test_a_filter_that_nothing_passes_still_gets_on(house: House, ledger: Ledger) -> None:
     for _ in range(450):
         await accept(ledger)

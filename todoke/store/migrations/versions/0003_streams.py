@@ -58,8 +58,9 @@ $$
 
 # As in 0002, and each event gets its place in the tenant's feed: (xid, position). An id of a transaction alone may say
 # the opposite of what happened, because one that has its id already can wait for the lock of another job row; so no
-# event is given less than the event before it in the same job. docs/feed.md has the proof. A plan made while the log was
-# short would read all of it for every event until statistics are new, hence no sequential scans.
+# event is given less than the event before it in the same job. docs/feed.md has the proof.
+# A plan made while the log was short would read all of it for every event until statistics are new, hence no
+# sequential scans.
 LOG_JOBS = """
 CREATE OR REPLACE FUNCTION log_jobs() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
