@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> Front:
     # A desk without keys of its own: what this seals does not outlive the process.
     cursors = FeedCursors(settings.sealing_keys or (secrets.token_hex(32),))
     feed_reader = FeedReader(database)
-    feed = Feed(feed_reader, cursors, lambda: hub.is_ready, settings.sweep_seconds)
+    feed = Feed(feed_reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
     feed_log = FeedLog(feed, feed_reader, cursors, replays, settings.job_days)
     hub.tell(feed.heard)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)

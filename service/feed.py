@@ -73,6 +73,12 @@ class Feed:
         if not ring.is_watched and self._rings.get(ring.tenant_id) is ring:
             del self._rings[ring.tenant_id]
 
+    def look(self, tenant_id: str) -> None:
+        """Read now, and have the tenant's readers called even if nothing is new."""
+        if ring := self._rings.get(tenant_id):
+            ring.is_asked = True
+            self._work.set()
+
     def heard(self, hints: Iterable[Hint] | None) -> None:
         """A NOTIFY: these jobs have changed; None: any may have."""
         if not self._rings:

@@ -47,6 +47,7 @@ class FeedRing:
         self.start = self.end = END
         self.bytes = 0
         self.tick = 0
+        self.is_asked = False
         self._cursors = cursors
         self._places: list[Place] = []
         self._items: list[Item] = []
@@ -135,7 +136,8 @@ class FeedRing:
                 del self._progress[item.job_id]
         self.end, self._end_at = page.end, page.end_at
         self._trim(bytes_max)
-        if page.events:
+        if page.events or self.is_asked:
+            self.is_asked = False
             self.wake()
 
     def learn_progress(self, news: ProgressNews) -> None:

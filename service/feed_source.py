@@ -24,6 +24,7 @@ class FeedSource:
         "_asked",
         "_at",
         "_cursors",
+        "_doubted",
         "_feed",
         "_horizon",
         "_kept_seconds",
@@ -53,6 +54,7 @@ class FeedSource:
         self._tenant_id, self._wanted, self._kept_seconds = tenant_id, wanted, kept_seconds
         self._asked = last_event_id or ""
         self._horizon: Horizon | None = None
+        self._doubted: Horizon | None = None
         self._place, self._at = BEGINNING, 0.0
         self._tick = 0
         self._pending: list[bytes] = []
@@ -91,9 +93,8 @@ class FeedSource:
             return self._next_pending()
         if self._horizon is None:
             return await self._begin()
-        if ring.epoch is not None and ring.epoch != self._horizon.epoch:
-            # Places may have been given twice: what this reader knows is void, and it is told so in the stream.
-            return await self._reset("epoch")
+        if ring.horizon is not None and ring.epoch != self._horizon.epoch:
+            return await self._doubt(ring.horizon)
         return self._follow(ring) if ring.covers(self._place) else await self._replay(self._horizon.epoch)
 
     def _follow(self, ring: FeedRing) -> bytes:
@@ -121,6 +122,15 @@ class FeedSource:
         if reason := await self._reader.lost(cursor, page.horizon, self._kept_seconds):
             return await self._reset(reason)
         return self._take(page)
+
+    async def _doubt(self, horizon: Horizon) -> bytes:
+        """One of the two, reader and ring, is of an epoch that has ended: another look of the ring will show which."""
+        if self._doubted is None or self._doubted is horizon:
+            self._doubted = horizon
+            self._feed.look(self._tenant_id)
+            return b""
+        # Places may have been given twice: what this reader knows is void, and it is told so in the stream.
+        return await self._reset("epoch")
 
     async def _replay(self, epoch: str) -> bytes:
         page = await self._page(self._place)
@@ -163,6 +173,7 @@ class FeedSource:
 
     def _show(self, picture: Picture, event: str, reason: str | None = None) -> None:
         self._horizon = horizon = picture.horizon
+        self._doubted = None
         self._place, self._at = horizon.place, horizon.read_at
         cursor = self._cursors.spell(self._tenant_id, horizon, self._place, self._at)
         head = {"type": event, "timestamp": picture.taken_at} | ({} if reason is None else {"reason": reason})

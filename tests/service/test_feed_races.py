@@ -185,6 +185,43 @@ async def test_a_reader_slower_than_the_ring_goes_back_to_the_log(house: House, 
     assert house.feed._rings == {}, "nobody is left"
 
 
+async def test_who_knows_of_a_new_epoch_before_the_ring_waits_for_it(database: Database, ledger: Ledger) -> None:
+    reader = FeedReader(database)
+    feed = Feed(reader, CURSORS, lambda: True, 3_600)
+    house = House(feed, FeedLog(feed, reader, CURSORS, asyncio.Semaphore(4), 30))
+    task = asyncio.create_task(feed.run())
+    old, new, called = house.source(None), house.source(None), asyncio.Event()
+    old.attach(lambda: None)
+    assert b"event: snapshot" in (await old.pull() or b"")
+    ring = old._ring
+    assert ring is not None
+    async with asyncio.timeout(10):
+        while ring.epoch is None:
+            await asyncio.sleep(0.005)
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE epoch SET value = 'ffffffff'")
+    new.attach(called.set)
+    assert b"event: snapshot" in (await new.pull() or b"")
+    called.clear()
+    assert await new.pull() == b"", "the ring is of the epoch before"
+    async with asyncio.timeout(10):
+        await called.wait()
+        assert await new.pull() == b""
+        while not (chunk := await old.pull()):
+            await asyncio.sleep(0.005)
+    assert b'"reason": "epoch"' in chunk
+    await accept(ledger)
+    feed.heard(None)
+    for source in (old, new):
+        async with asyncio.timeout(10):
+            while not (chunk := await source.pull()):
+                await asyncio.sleep(0.005)
+        assert b"event: job.accepted" in chunk
+        source.detach()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_tenants_share_looks_and_nothing_else(house: House, ledger: Ledger) -> None:
     tenants = ("one", "two", "three")
     sources = {tenant_id: house.log.source(tenant_id, None, FeedFilter()) for tenant_id in tenants}
