@@ -168,6 +168,9 @@ async def test_a_reader_slower_than_the_ring_goes_back_to_the_log(house: House, 
     slow.take(decoder, await source.pull() or b"")
     ring = source._ring
     assert ring is not None
+    async with asyncio.timeout(10):
+        while ring.epoch is None:
+            await asyncio.sleep(0.005)
     for _ in range(140):
         await accept(ledger, metadata='"' + "x" * 10_000 + '"')
         house.feed.heard(None)
@@ -247,6 +250,9 @@ async def test_a_reader_the_ring_still_knows_comes_back_without_a_look_at_the_lo
     client.take(sse.Decoder(), await first.pull() or b"")
     ring = first._ring
     assert ring is not None
+    async with asyncio.timeout(10):
+        while ring.epoch is None:
+            await asyncio.sleep(0.005)
     for _ in range(5):
         await accept(ledger)
     async with asyncio.timeout(10):
