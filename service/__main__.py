@@ -9,12 +9,12 @@ import structlog
 import uvicorn
 from sse_starlette.sse import AppStatus
 
-from service.app import create_app
+from service.app import create_app, sealing_keys
 from service.listening import bind, tune
 from service.streams import Streams
 from todoke.model.errors import InvalidInput
 from todoke.runtime.hiding import hide_memory
-from todoke.runtime.settings import Settings, is_loopback, load_settings, unknown_variables
+from todoke.runtime.settings import Settings, load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ def main() -> int:
     hide_memory()
     try:
         settings = load_settings()
-        _refuse_strangers(settings)
+        sealing_keys(settings)
     except InvalidInput as error:
         print(f"todoke api: {error}", file=sys.stderr)  # noqa: T201 - logging is not up yet
         return 2
@@ -83,15 +83,6 @@ def _listener(settings: Settings) -> socket.socket:
     if settings.listen_fd is not None:
         return socket.socket(fileno=settings.listen_fd)
     return bind(settings.host, settings.port)
-
-
-def _refuse_strangers(settings: Settings) -> None:
-    """Without API keys everyone who can connect is the default tenant, so nobody but this machine may."""
-    if not is_loopback(settings.host):
-        raise InvalidInput(
-            f"TODOKE_HOST={settings.host} would serve other machines, and there are no API keys yet: "
-            "bind 127.0.0.1 and put a gateway with authentication in front"
-        )
 
 
 if __name__ == "__main__":

@@ -4,20 +4,24 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service import problems
+from service import problems, schema
 from service.dispatcher import Dispatcher
+from service.door import GuardedDoor, OpenDoor
 from service.feed import Feed
 from service.feed_cursors import FeedCursors
 from service.feed_log import FeedLog
 from service.front import Front
 from service.guard import Guard
+from service.history import Paces
 from service.hub import Hub
+from service.keyring import Keyring
 from service.links import Links
+from service.long_poll import LongPolls
+from service.rights import Rights
 from service.routes.control import ControlRoutes
 from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
@@ -25,22 +29,31 @@ from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
+from service.routes.tokens import TokenRoutes
+from service.statuses import Statuses
 from service.streams import Streams
+from service.tickets import Tickets
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
-from todoke.model.errors import KeyReused
+from todoke.model.errors import InvalidInput, KeyReused
 from todoke.model.job import Accepted, NewJob
 from todoke.queue.sqs import SqsQueue
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.api_keys import ApiKeys
 from todoke.store.database import Database
 from todoke.store.feed import FeedReader
+from todoke.store.history import History
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 
 ACCEPT_BATCH_MAX = 100
+UNSEALED = (
+    "TODOKE_SECRET_KEYS is not set, and nothing could be sealed for callers: set it to a random text "
+    "(openssl rand -base64 32), the same for every API process"
+)
 # Of eight connections: readers that come back together leave some for those who submit and poll.
 REPLAYS_AT_ONCE = 4
 
@@ -51,14 +64,13 @@ def create_app(settings: Settings) -> Front:
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
     ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
     hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
-    streams, replays = Streams(settings, hub), asyncio.Semaphore(REPLAYS_AT_ONCE)
-    # A desk without keys of its own: what this seals does not outlive the process.
-    cursors = FeedCursors(settings.sealing_keys or (secrets.token_hex(32),))
-    feed_reader = FeedReader(database)
-    feed = Feed(feed_reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
-    feed_log = FeedLog(feed, feed_reader, cursors, replays, settings.job_days)
-    hub.tell(feed.heard)
+    api_keys = ApiKeys(database)
+    rights = Rights(api_keys)
+    streams, replays = Streams(settings, hub, rights), asyncio.Semaphore(REPLAYS_AT_ONCE)
+    feed, feed_log = _feed(settings, FeedReader(database), hub, replays)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
+    polls, paces = LongPolls(hub, streams), Paces(History(database))
+    statuses, tickets = Statuses(reader, polls, paces, links), Tickets(sealing_keys(settings), settings.public_url)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
         return await ledger.accept(jobs, settings.redispatch_seconds)
@@ -70,7 +82,7 @@ def create_app(settings: Settings) -> Front:
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run(), feed.run(), streams.run()))
+            await stack.enter_async_context(running(hub.run(), feed.run(), streams.run(), paces.run()))
             yield
             await dispatcher.drain()
 
@@ -80,23 +92,46 @@ def create_app(settings: Settings) -> Front:
         version="0.1.0",
         lifespan=lifespan,
     )
-    submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links)
+    submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links, statuses, tickets)
     router, catalog = APIRouter(), load_catalog(settings.jobs)
     for job_type in catalog.values():
         submit.add_to(router, job_type)
-    JobRoutes(reader, links).add_to(router)
-    ControlRoutes(ledger, reader, links, submit, catalog, settings.losses_max).add_to(router)
-    EventRoutes(reader, hub, streams, replays).add_to(router)
+    JobRoutes(statuses).add_to(router)
+    ControlRoutes(ledger, reader, statuses, submit, catalog, settings.losses_max).add_to(router)
+    EventRoutes(reader, hub, streams, tickets, replays).add_to(router)
+    TokenRoutes(reader, ledger, tickets, links).add_to(router)
     FeedRoutes(feed_log, streams).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
     HealthRoutes(hub, streams).add_to(router)
     app.include_router(router)
     problems.install(app)
-    app.add_middleware(Guard, extra_hosts=_public_host(settings))
+    _hang_doors(app, settings, GuardedDoor(Keyring(api_keys), tickets, rights))
     app.state.hub, app.state.streams = hub, streams
     return Front(app)
 
 
-def _public_host(settings: Settings) -> list[str]:
-    host = urlsplit(settings.public_url or "").hostname
-    return [host] if host else []
+def _feed(settings: Settings, reader: FeedReader, hub: Hub, replays: asyncio.Semaphore) -> tuple[Feed, FeedLog]:
+    """Tenant feeds, which hear what the hub hears."""
+    cursors = FeedCursors(sealing_keys(settings))
+    feed = Feed(reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
+    hub.tell(feed.heard)
+    return feed, FeedLog(feed, reader, cursors, replays, settings.job_days)
+
+
+def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:
+    """A desk keeps other sites' pages out, and whatever needs keys those without one."""
+    if settings.desk_mode:
+        app.add_middleware(Guard)
+    app.state.door = guarded if settings.require_keys else OpenDoor()
+    if settings.require_keys:
+        schema.tell_of_keys(app)
+
+
+def sealing_keys(settings: Settings) -> tuple[str, ...]:
+    """The keys that seal what callers carry. Raises InvalidInput when there are none outside desk mode."""
+    if settings.sealing_keys:
+        return settings.sealing_keys
+    if not settings.desk_mode:
+        raise InvalidInput(UNSEALED)
+    # A desk started by hand: what this seals does not outlive the process.
+    return (secrets.token_hex(32),)

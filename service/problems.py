@@ -33,14 +33,15 @@ STATUS_OF: dict[type[TodokeError], int] = {
     NotFinished: 409,
     NoResult: 409,
     TypeUnknown: 409,
+    CursorLost: 409,
     Gone: 410,
     ResultExpired: 410,
-    CursorLost: 410,
 }
 UNAVAILABLE_SECONDS = "2"
 # By hand, because http.HTTPStatus words 413 and 422 differently from one Python to the next.
 TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",

@@ -145,7 +145,7 @@ class JobSource:
         if last_event_id == EARLIEST:
             return
         cursor = Cursor.parse(last_event_id)
-        reason = _unusable(cursor, status)
+        reason = unusable(cursor, status)
         if cursor is None or reason is not None:
             metrics.STREAM_RESETS.labels(reason).inc()
             self._show(status, "reset", _reset_body(status, reason))
@@ -165,7 +165,8 @@ def is_at_end(last_event_id: str | None, status: Status) -> bool:
     return status.is_terminal and last_event_id == str(Cursor(status.epoch, status.sequence))
 
 
-def _unusable(cursor: Cursor | None, status: Status) -> str | None:
+def unusable(cursor: Cursor | None, status: Status) -> str | None:
+    """Why a log cannot be continued behind `cursor`: malformed, epoch, job or ahead; None: it can."""
     if cursor is None:
         return "malformed"
     if cursor.epoch != status.epoch:

@@ -25,6 +25,7 @@ from todoke.store.reading import Reader
 from todoke.store.repair import Repair
 
 SIGNING_SECRET = "whsec_" + "VGhpcyBpcyBhIHRlc3Qgc2VjcmV0IG9mIDMyIGJ5dGU="
+SECRET_KEYS = "a-secret-key-of-tests-that-is-long-enough"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -114,6 +115,7 @@ def make_settings(database_url: str, queue_url: str, emulator: Emulator, **overr
         "aws_region": REGION,
         "aws_endpoint_url": emulator.url,
         "signing_secret": SIGNING_SECRET,
+        "secret_keys": SECRET_KEYS,
         "desk_mode": True,
         "sweep_seconds": 0.5,
         "log_level": "WARNING",
@@ -143,8 +145,11 @@ def reader(database: Database) -> Reader:
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings) -> AsyncIterator[str]:
-    """The API on a free port of its own, in this process; the block gets its URL."""
+async def serve(settings: Settings, *, is_ready: bool = True) -> AsyncIterator[str]:
+    """The API on a free port of its own, in this process; the block gets its URL.
+
+    is_ready: wait until jobs can be watched, for which it needs its database.
+    """
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=3))
     with server.capture_signals():
@@ -154,7 +159,7 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
             await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
-            await until(lambda: app.state.hub.is_ready)
+            await until(lambda: app.state.hub.is_ready or not is_ready)
             yield f"http://127.0.0.1:{port}"
         finally:
             app.state.streams.drain(0)

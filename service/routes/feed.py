@@ -2,14 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from service.feed_filter import FeedFilter
 from service.feed_log import FeedLog
-from service.identity import Identity, identify
+from service.identity import admit
 from service.streams import Streams
-from todoke.model.errors import InvalidInput
+from todoke.model.access import Scope
+from todoke.model.errors import InvalidInput, Unavailable
 from todoke.model.feed import TYPES
 
 PART_MAX = 1_000
@@ -36,7 +37,6 @@ class FeedRoutes:
     async def _events(
         self,
         request: Request,
-        identity: Annotated[Identity, Depends(identify)],
         types: Annotated[
             list[str], Query(alias="type", default_factory=list, description="Only these event types; repeatable.")
         ],
@@ -50,7 +50,15 @@ class FeedRoutes:
         wanted = FeedFilter.of(types, job_types)
         if wanted.unknown:
             raise InvalidInput(f"no such event type: {', '.join(wanted.unknown)}; there are {', '.join(TYPES)}")
-        if _wants_list(request.headers.get("accept", "")):
+        wants_list = _wants_list(request.headers.get("accept", ""))
+        try:
+            # Here and not as a dependency: a browser is to come back when this cannot be decided now.
+            identity = await admit(request, Scope.READ)
+        except Unavailable:
+            if wants_list:
+                raise
+            return self._streams.apology("unavailable")
+        if wants_list:
             return await self._part(identity.tenant_id, after, limit, wanted)
         cursor = request.headers.get("last-event-id") or last_event_id
         return self._streams.response(self._log.source(identity.tenant_id, cursor, wanted), identity.right)

@@ -216,6 +216,18 @@ async def test_an_api_that_is_away_does_not_stop_an_event_source(before_nothing:
     assert decoder.retry_milliseconds in (1500, 2500, 3500, 4500)
 
 
+async def test_tickets_reach_no_log(before_nothing: Gateway) -> None:
+    """Neither that of requests nor that of errors, where nginx likes to quote the whole request."""
+    async with httpx.AsyncClient(base_url=before_nothing.url) as client:
+        for accepts in ("text/event-stream", "application/json"):
+            await client.get("/jobs/x/events?ticket=secret-words", headers={"Accept": accepts})
+        assert (await client.get("/jobs/x")).status_code == 503
+    assert [line["status"] for line in before_nothing.lines][-3:] == [200, 503, 503]
+    for name in ("access.log", "error.log"):
+        assert "secret-words" not in (before_nothing.folder / name).read_text(), name
+    assert "/jobs/x" in (before_nothing.folder / "error.log").read_text(), "other errors are told"
+
+
 def _listens(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 404

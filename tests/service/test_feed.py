@@ -225,7 +225,7 @@ async def test_a_cursor_that_cannot_be_continued_is_told_so(
     if reason == "malformed":
         assert (refused.status_code, refused.json()["code"]) == (422, "INVALID_INPUT")
     else:
-        assert (refused.status_code, refused.json()["code"], refused.json()["reason"]) == (410, "CURSOR_LOST", reason)
+        assert (refused.status_code, refused.json()["code"], refused.json()["reason"]) == (409, "CURSOR_LOST", reason)
 
 
 def rest(horizon: Horizon) -> tuple[int, int, float]:
@@ -246,7 +246,7 @@ async def test_who_reads_what_is_old_is_told_only_when_something_went_missing(
     )
     await connection.close()
     lost = await api.get("/events", params={"after": cursor}, headers=LIST)
-    assert (lost.status_code, lost.json()["reason"]) == (410, "expired")
+    assert (lost.status_code, lost.json()["reason"]) == (409, "expired")
 
 
 async def test_a_reader_is_told_when_the_epoch_changes_under_it(

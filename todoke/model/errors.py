@@ -8,9 +8,9 @@ TodokeError
 │   ├── NotFinished
 │   ├── NoResult
 │   ├── TypeUnknown
+│   ├── CursorLost
 │   ├── Gone
-│   ├── ResultExpired
-│   └── CursorLost
+│   └── ResultExpired
 └── Unavailable        infrastructure is away: try later, charge nobody
 JobSignal              raised by job code: an intention, not a fault of ours
 ├── Canceled           raised into it: the attempt is to stop
@@ -78,6 +78,12 @@ class TypeUnknown(Refused):
     code = "JOB_TYPE_UNKNOWN"
 
 
+class CursorLost(Refused):
+    """A log was to be read behind a place it does not have; `members` says why."""
+
+    code = "CURSOR_LOST"
+
+
 class Gone(Refused):
     """The job was there and has been erased; `members` is its tombstone."""
 
@@ -88,12 +94,6 @@ class ResultExpired(Refused):
     """The job is known, and its result has been removed because it was old."""
 
     code = "RESULT_EXPIRED"
-
-
-class CursorLost(Refused):
-    """A list cannot be continued behind this cursor; `members` says the reason."""
-
-    code = "CURSOR_LOST"
 
 
 class Unavailable(TodokeError):

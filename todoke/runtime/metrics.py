@@ -56,6 +56,8 @@ DELIVERY_ATTEMPTS = Counter("todoke_delivery_attempts", "Attempts at a delivery,
 
 # Streams.
 STREAMS = Gauge("todoke_streams", "Streams this process holds open.")
+LONG_POLLS = Gauge("todoke_long_polls", "Long polls this process holds open.")
+LONG_POLL_ENDS = Counter("todoke_long_poll_ends", "Long polls that were answered, by outcome.", ["outcome"])
 STREAM_ENDS = Counter("todoke_stream_ends", "Streams that ended, by reason.", ["reason"])
 STREAM_REPLAYS = Counter(
     "todoke_stream_replays", "Frames of the log sent to streams, by where they came from.", ["source"]

@@ -179,6 +179,14 @@ class Ledger(Transactions):
 
         return await self._transact(work)
 
+    async def revoke_tickets(self, job_id: UUID, tenant_id: str) -> bool:
+        """Take back every ticket and stream cookie given for the job so far. False: no such job."""
+
+        async def work(connection: Connection) -> bool:
+            return bool(await connection.fetch(SQL["revoke_tickets"], job_id, tenant_id))
+
+        return await self._transact(work)
+
     async def give_back(self, held: Collection[tuple[UUID, int]], worker_id: str) -> int:
         """Release, uncharged, what a claim whose answer was lost has put under this worker; says how many jobs.
 
@@ -299,7 +307,7 @@ async def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[UUID,
             # Erased between the two statements: asked once more, the key is free.
             raise Unavailable("the job that held an Idempotency-Key is just being erased")
         if holder["request_digest"] == job.request_digest:
-            answers[job.id] = Accepted(holder["id"], is_replay=True)
+            answers[job.id] = Accepted(holder["id"], is_replay=True, ticket_generation=holder["ticket_generation"])
         else:
             answers[job.id] = KeyReused("this Idempotency-Key was used with another body; send a new key")
     return answers
