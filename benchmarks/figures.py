@@ -61,6 +61,14 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def spread(values: Sequence[float]) -> str:
+    """The median, and behind it the smallest and the largest; a dash for none."""
+    if not values:
+        return "-"
+    middle = number(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({number(min(values))}–{number(max(values))})"
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which this share of the values lies (nearest rank)."""
     ordered = sorted(values)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.types import Lifespan
 
 from service import problems, schema
 from service.dispatcher import Dispatcher
@@ -27,6 +28,7 @@ from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
+from service.routes.module import ModuleRoutes
 from service.routes.results import ResultRoutes
 from service.routes.submit import SubmitRoutes
 from service.routes.tokens import TokenRoutes
@@ -42,6 +44,7 @@ from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.announcing import announcer_of
 from todoke.store.api_keys import ApiKeys
 from todoke.store.database import Database
 from todoke.store.feed import FeedReader
@@ -59,13 +62,16 @@ REPLAYS_AT_ONCE = 4
 
 
 def create_app(settings: Settings) -> Front:
-    """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them."""
+    """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them.
+
+    When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why.
+    """
     database = Database(settings.database_url.get_secret_value())
     queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
-    ledger, reader = Ledger(database, settings.notify_channel), Reader(database)
-    hub = Hub(reader, settings.listen_url, settings.notify_channel, settings.sweep_seconds, settings.ring_mb)
-    api_keys = ApiKeys(database)
-    rights = Rights(api_keys)
+    announcer = announcer_of(settings.notify_mode, settings.database_url.get_secret_value())
+    ledger, reader = Ledger(database, settings.notify_channel, announcer=announcer), Reader(database)
+    hub = _hub(settings, reader)
+    rights = Rights(api_keys := ApiKeys(database))
     streams, replays = Streams(settings, hub, rights), asyncio.Semaphore(REPLAYS_AT_ONCE)
     feed, feed_log = _feed(settings, FeedReader(database), hub, replays)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
@@ -76,22 +82,18 @@ def create_app(settings: Settings) -> Front:
         return await ledger.accept(jobs, settings.redispatch_seconds)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(queue.close)
             stack.callback(blobs.close)
             await stack.enter_async_context(watched_loop())
+            await stack.enter_async_context(announcer)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(hub.run(), feed.run(), streams.run(), paces.run()))
+            await stack.enter_async_context(running(_watch(app, hub), feed.run(), streams.run(), paces.run()))
             yield
             await dispatcher.drain()
 
-    app = FastAPIOffline(
-        title="Todoke",
-        description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
-        version="0.1.0",
-        lifespan=lifespan,
-    )
+    app = _api(lifespan)
     submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links, statuses, tickets)
     router, catalog = APIRouter(), load_catalog(settings.jobs)
     for job_type in catalog.values():
@@ -103,11 +105,21 @@ def create_app(settings: Settings) -> Front:
     FeedRoutes(feed_log, streams).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
     HealthRoutes(hub, streams).add_to(router)
+    ModuleRoutes().add_to(router)
     app.include_router(router)
     problems.install(app)
     _hang_doors(app, settings, GuardedDoor(Keyring(api_keys), tickets, rights))
-    app.state.hub, app.state.streams = hub, streams
+    app.state.hub, app.state.streams, app.state.fault, app.state.stop = hub, streams, "", lambda: None
     return Front(app)
+
+
+def _api(lifespan: Lifespan[FastAPI]) -> FastAPI:
+    return FastAPIOffline(  # type: ignore[no-any-return]
+        title="Todoke",
+        description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
+        version="0.1.0",
+        lifespan=lifespan,
+    )
 
 
 def _feed(settings: Settings, reader: FeedReader, hub: Hub, replays: asyncio.Semaphore) -> tuple[Feed, FeedLog]:
@@ -125,6 +137,27 @@ def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:
     app.state.door = guarded if settings.require_keys else OpenDoor()
     if settings.require_keys:
         schema.tell_of_keys(app)
+
+
+def _hub(settings: Settings, reader: Reader) -> Hub:
+    return Hub(
+        reader,
+        settings.listen_url,
+        settings.notify_channel,
+        settings.sweep_seconds,
+        settings.ring_mb,
+        notify_url=settings.database_url.get_secret_value(),
+        listens=settings.notify_mode != "off",
+    )
+
+
+async def _watch(app: FastAPI, hub: Hub) -> None:
+    """Run the hub; when it cannot hear NOTIFY, have the server say so and stop."""
+    try:
+        await hub.run()
+    except* InvalidInput as group:
+        app.state.fault = str(group.exceptions[0])
+        app.state.stop()
 
 
 def sealing_keys(settings: Settings) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 
 from service.app import create_app
+from service.connection import Connection
 from todoke.dev.aws import KEY_ID, REGION, SECRET, Emulator
 from todoke.dev.postgres import Postgres
 from todoke.runtime.settings import Settings, load_settings
@@ -151,7 +152,7 @@ async def serve(settings: Settings, *, is_ready: bool = True) -> AsyncIterator[s
     is_ready: wait until jobs can be watched, for which it needs its database.
     """
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=3))
+    server = uvicorn.Server(uvicorn.Config(app, http=Connection, port=0, log_config=None, timeout_graceful_shutdown=3))
     with server.capture_signals():
         task = asyncio.create_task(server.serve())
         while not server.started:

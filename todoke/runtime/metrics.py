@@ -75,6 +75,16 @@ FEED_HORIZON_AGE = Gauge(
     "How long the oldest open transaction has kept tenant feeds from going on; 0 when nothing is open or nobody reads.",
 )
 
+# The bell: NOTIFY between processes.
+HINTS_SENT = Counter("todoke_hints_sent", "Hints given to NOTIFY.")
+HINTS_RECEIVED = Counter("todoke_hints_received", "Hints heard from NOTIFY.")
+HINTS_COALESCED = Counter("todoke_hints_coalesced", "Hints that went out as part of a later or wider one.")
+NOTIFY_REFUSED = Counter("todoke_notify_refused", "Commits repeated without NOTIFY because its queue was full.")
+LISTENER_UP = Gauge("todoke_listener_up", "1 while NOTIFY is proven to be heard.")
+LISTENER_RECONNECTS = Counter("todoke_listener_reconnects", "How often the LISTEN connection was made anew.")
+ECHO_TIME = Histogram("todoke_echo_seconds", "From a NOTIFY to oneself to its echo.", buckets=LAG_SECONDS)
+NOTIFY_QUEUE_USAGE = Gauge("todoke_notify_queue_usage", "Share of PostgreSQL's NOTIFY queue in use, 0 to 1.")
+
 # Any process.
 BATCH_SIZE = Histogram("todoke_batch_items", "Items in one flush.", ["batcher"], buckets=BATCH_ITEMS)
 LOOP_LAG = Histogram("todoke_loop_lag_seconds", "How late the event loop answers.", buckets=LAG_SECONDS)

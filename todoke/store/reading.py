@@ -134,6 +134,10 @@ class Reader:
         """The value cursors carry; another one means the numbering may have been lost."""
         return str((await self._database.fetch(SQL["epoch"]))[0]["value"])
 
+    async def renew_connections(self) -> None:
+        """After a change of epoch: let nothing be read from the server before, should it still answer."""
+        await self._database.renew_connections()
+
     async def renew_epoch(self) -> None:
         """Have cursors of another server refused: this one may be a copy of the one that gave them."""
         await self._database.fetch(SQL["renew_epoch"])
