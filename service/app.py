@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.types import Lifespan
 
 from service import problems, schema
 from service.dispatcher import Dispatcher
 from service.door import GuardedDoor, OpenDoor
+from service.feed import Feed
+from service.feed_cursors import FeedCursors
+from service.feed_log import FeedLog
 from service.front import Front
 from service.guard import Guard
 from service.history import Paces
@@ -21,6 +25,7 @@ from service.long_poll import LongPolls
 from service.rights import Rights
 from service.routes.control import ControlRoutes
 from service.routes.events import EventRoutes
+from service.routes.feed import FeedRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.module import ModuleRoutes
@@ -42,6 +47,7 @@ from todoke.runtime.settings import Settings
 from todoke.store.announcing import announcer_of
 from todoke.store.api_keys import ApiKeys
 from todoke.store.database import Database
+from todoke.store.feed import FeedReader
 from todoke.store.history import History
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
@@ -65,13 +71,12 @@ def create_app(settings: Settings) -> Front:
     announcer = announcer_of(settings.notify_mode, settings.database_url.get_secret_value())
     ledger, reader = Ledger(database, settings.notify_channel, announcer=announcer), Reader(database)
     hub = _hub(settings, reader)
-    api_keys = ApiKeys(database)
-    rights = Rights(api_keys)
+    rights = Rights(api_keys := ApiKeys(database))
     streams, replays = Streams(settings, hub, rights), asyncio.Semaphore(REPLAYS_AT_ONCE)
+    feed, feed_log = _feed(settings, FeedReader(database), hub, replays)
     dispatcher, links = Dispatcher(queue), Links(settings.public_url)
     polls, paces = LongPolls(hub, streams), Paces(History(database))
-    statuses = Statuses(reader, polls, paces, links)
-    tickets = Tickets(sealing_keys(settings), settings.public_url)
+    statuses, tickets = Statuses(reader, polls, paces, links), Tickets(sealing_keys(settings), settings.public_url)
 
     async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
         return await ledger.accept(jobs, settings.redispatch_seconds)
@@ -84,16 +89,11 @@ def create_app(settings: Settings) -> Front:
             await stack.enter_async_context(watched_loop())
             await stack.enter_async_context(announcer)
             await stack.enter_async_context(database)
-            await stack.enter_async_context(running(_watch(app, hub), streams.run(), paces.run()))
+            await stack.enter_async_context(running(_watch(app, hub), feed.run(), streams.run(), paces.run()))
             yield
             await dispatcher.drain()
 
-    app = FastAPIOffline(
-        title="Todoke",
-        description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
-        version="0.1.0",
-        lifespan=lifespan,
-    )
+    app = _api(lifespan)
     submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links, statuses, tickets)
     router, catalog = APIRouter(), load_catalog(settings.jobs)
     for job_type in catalog.values():
@@ -102,15 +102,32 @@ def create_app(settings: Settings) -> Front:
     ControlRoutes(ledger, reader, statuses, submit, catalog, settings.losses_max).add_to(router)
     EventRoutes(reader, hub, streams, tickets, replays).add_to(router)
     TokenRoutes(reader, ledger, tickets, links).add_to(router)
+    FeedRoutes(feed_log, streams).add_to(router)
     ResultRoutes(reader, blobs).add_to(router)
     HealthRoutes(hub, streams).add_to(router)
     ModuleRoutes().add_to(router)
     app.include_router(router)
     problems.install(app)
     _hang_doors(app, settings, GuardedDoor(Keyring(api_keys), tickets, rights))
-    app.state.hub, app.state.streams = hub, streams
-    app.state.fault, app.state.stop = "", lambda: None
+    app.state.hub, app.state.streams, app.state.fault, app.state.stop = hub, streams, "", lambda: None
     return Front(app)
+
+
+def _api(lifespan: Lifespan[FastAPI]) -> FastAPI:
+    return FastAPIOffline(  # type: ignore[no-any-return]
+        title="Todoke",
+        description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
+        version="0.1.0",
+        lifespan=lifespan,
+    )
+
+
+def _feed(settings: Settings, reader: FeedReader, hub: Hub, replays: asyncio.Semaphore) -> tuple[Feed, FeedLog]:
+    """Tenant feeds, which hear what the hub hears."""
+    cursors = FeedCursors(sealing_keys(settings))
+    feed = Feed(reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
+    hub.tell(feed.heard)
+    return feed, FeedLog(feed, reader, cursors, replays, settings.job_days)
 
 
 def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:

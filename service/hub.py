@@ -50,6 +50,7 @@ class Hub:
         self._dirty: set[UUID] = set()
         self._swept: set[UUID] = set()
         self._work = asyncio.Event()
+        self._others: list[Callable[[Iterable[Hint] | None], None]] = []
         self.is_draining = False
         self.epoch: str | None = None
         self._last_epoch: str | None = None
@@ -112,8 +113,15 @@ class Hub:
         except TimeoutError:
             raise Unavailable("the event log cannot be read now") from None
 
+    def tell(self, heard: Callable[[Iterable[Hint] | None], None]) -> None:
+        """Have `heard` called with all that this hub hears. It must not wait."""
+        self._others.append(heard)
+
     def heard(self, hints: Iterable[Hint] | None) -> None:
         """A NOTIFY: these jobs have changed; None: any may have, over a new connection."""
+        hints = None if hints is None else list(hints)
+        for heard in self._others:
+            heard(hints)
         if hints is None:
             self.epoch = None  # another connection may lead to another, promoted or restored server
             self._mark(self._topics)

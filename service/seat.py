@@ -138,7 +138,7 @@ class Seat:
         except Unavailable as error:
             # An error status would stop a browser for good, and so would silence: it comes back and is told.
             log.warning("stream.unavailable", reason=str(error))
-            await self._finish("unavailable", sse.retry())
+            await self._finish("unavailable", farewell("unavailable", sse.RETRY_MILLISECONDS))
         except Exception:
             log.exception("stream.fault")
             self.cut("fault")

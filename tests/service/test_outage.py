@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import make_settings, serve
 from tests.make import accept, start, succeed
-from tests.service.test_stream import watch
+from tests.service.test_stream import Reading, watch
 from todoke.dev.aws import Emulator
 from todoke.dev.postgres import Postgres
 from todoke.store.database import Database
@@ -55,6 +55,31 @@ async def test_streams_live_through_a_restart(
         assert seen == ["job.started", "job.succeeded"]
         async with watch(api, job_id, header=cursor) as resumed:
             assert [frame.event for frame in await resumed.rest()] == ["job.started", "job.succeeded"]
+
+
+async def test_a_feed_lives_through_a_restart(own_postgres: Postgres, emulator: Emulator, queue_url: str) -> None:
+    settings = make_settings(own_postgres.url, queue_url, emulator)
+    async with (
+        Database(own_postgres.url) as database,
+        serve(settings) as url,
+        httpx.AsyncClient(base_url=url, timeout=20) as api,
+    ):
+        ledger = Ledger(database, settings.notify_channel)
+        async with api.stream("GET", "/events") as answer:
+            reading = Reading(answer)
+            assert (await reading.next()).event == "snapshot"
+            await asyncio.to_thread(own_postgres.kill)
+            async with api.stream("GET", "/events", params={"lastEventId": "earliest"}) as turned_away:
+                assert turned_away.status_code == 200
+                assert [frame.data for frame in await Reading(turned_away).rest()] == ['{"reason":"unavailable"}']
+            listed = await api.get("/events", headers={"Accept": "application/json"})
+            assert (listed.status_code, listed.json()["code"]) == (503, "UNAVAILABLE")
+            await asyncio.to_thread(own_postgres.start)
+            await _ready(api)
+            job_id = await accept(ledger)
+            await succeed(ledger, await start(ledger, job_id))
+            seen = [(await reading.next()).event for _ in range(3)]
+        assert seen == ["job.accepted", "job.started", "job.succeeded"]
 
 
 async def _ready(api: httpx.AsyncClient) -> None:

@@ -67,6 +67,26 @@ async def test_hot_statements_use_indexes(database_url: str) -> None:
         await connection.close()
 
 
+async def test_the_feed_is_read_along_its_index_however_long_it_is(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(
+            "INSERT INTO job (id, tenant_id, type, params, max_attempts, timeout_seconds, due_at, created_at,"
+            " updated_at) SELECT gen_random_uuid(), 'default', 't', '{}', 5, 60, now(), now(), now()"
+            " FROM generate_series(1, 20000)"
+        )
+        await connection.execute("ANALYZE job; ANALYZE event")
+        plan = await _plan(connection, queries("feed")["pages"])
+        assert "Index Scan using event_feed" in plan, plan
+        assert "Seq Scan on event" not in plan, plan
+        assert "Seq Scan on job" not in plan, plan
+        assert 'AND (xid < horizon.xid) AND (ROW(xid, "position") > ROW(asked.xid, ' in plan, plan
+        assert "Seq Scan on job" not in await _plan(connection, queries("feed")["snapshot"])
+        assert "Seq Scan on job" not in await _plan(connection, queries("feed")["progress"])
+    finally:
+        await connection.close()
+
+
 async def _plan(connection: "asyncpg.Connection[asyncpg.Record]", query: str) -> str:
     arguments = max(map(int, re.findall(r"\$(\d+)", query)), default=0)
     nulls = "(" + ", ".join(["NULL"] * arguments) + ")" if arguments else ""

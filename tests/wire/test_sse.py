@@ -51,3 +51,11 @@ def test_whatever_is_framed_comes_out_again(events: list[tuple[str, str]]) -> No
     for pieces in (1, 7, max(1, len(data))):
         frames = decode(data, pieces)
         assert [(frame.event, frame.data) for frame in frames] == events
+
+
+def test_a_checkpoint_moves_the_cursor_and_shows_nothing() -> None:
+    decoder = sse.Decoder()
+    assert list(decoder.feed(sse.checkpoint("place") + sse.comment("heartbeat"))) == []
+    assert decoder.last_event_id == "place"
+    [frame] = decoder.feed(sse.frame("job.progress", "{}"))
+    assert frame.last_event_id == "place"

@@ -69,6 +69,11 @@ STREAM_LAG = Histogram(
 )
 SWEEP_FINDS = Counter("todoke_sweep_finds", "Changes a sweep found whose NOTIFY had not been heard.")
 RING_BYTES = Gauge("todoke_ring_bytes", "Memory held by recent events of watched jobs.")
+FEED_RING_BYTES = Gauge("todoke_feed_ring_bytes", "Memory held by recent events of watched tenant feeds.")
+FEED_HORIZON_AGE = Gauge(
+    "todoke_feed_horizon_age_seconds",
+    "How long the oldest open transaction has kept tenant feeds from going on; 0 when nothing is open or nobody reads.",
+)
 
 # The bell: NOTIFY between processes.
 HINTS_SENT = Counter("todoke_hints_sent", "Hints given to NOTIFY.")

@@ -63,6 +63,8 @@ class Database:
             server_settings={
                 "application_name": "todoke",
                 "plan_cache_mode": "force_generic_plan",
+                # A generic plan looks dear for a long table, whatever its LIMIT; compiling it would take far longer.
+                "jit": "off",
                 "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
             },
         )

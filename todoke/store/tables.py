@@ -120,7 +120,7 @@ event = Table(
     Column("type", Text, nullable=False),
     _moment("at", nullable=False),
     Column("body", Text, nullable=False),
-    Column("xid", BigInteger, server_default=text("pg_current_xact_id()::text::bigint")),
+    Column("xid", BigInteger),
     Column("position", BigInteger, server_default=text("nextval('event_position')")),
     Index("event_feed", "tenant_id", "xid", "position", postgresql_where=text("xid IS NOT NULL")),
 )
@@ -159,7 +159,13 @@ artifact = Table(
     CheckConstraint("(content IS NULL) <> (object_key IS NULL)", name="artifact_in_one_place"),
 )
 
-epoch = Table("epoch", metadata, Column("value", Text, primary_key=True), Column("system_identifier", Text))
+epoch = Table(
+    "epoch",
+    metadata,
+    Column("value", Text, primary_key=True),
+    Column("system_identifier", Text),
+    Column("xid_base", BigInteger, nullable=False, server_default="0"),
+)
 
 api_key = Table(
     "api_key",

@@ -17,6 +17,11 @@ def frame(event: str, data: str, frame_id: str | None = None) -> bytes:
     return "\n".join([*lines, "", ""]).encode()
 
 
+def checkpoint(frame_id: str) -> bytes:
+    """Moves the reader's Last-Event-ID and shows it nothing."""
+    return f"id: {frame_id}\n\n".encode()
+
+
 def comment(text: str) -> bytes:
     """A line that browsers read past: it opens a stream or keeps it alive."""
     return f": {text}\n\n".encode()
