@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.types import Lifespan
 
 from service import problems, schema
 from service.dispatcher import Dispatcher
@@ -44,7 +44,7 @@ from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
-from todoke.store.announcing import announcer_of
+from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
 from todoke.store.database import Database
 from todoke.store.feed import FeedReader
@@ -61,73 +61,120 @@ UNSEALED = (
 REPLAYS_AT_ONCE = 4
 
 
+@dataclass(frozen=True)
+class Doors:
+    """What leads out of this process: to PostgreSQL, SQS and S3."""
+
+    database: Database
+    announcer: Announcer
+    queue: SqsQueue
+    blobs: S3Blobs
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What answers callers. `replays` bounds how many readers read the log at once."""
+
+    ledger: Ledger
+    reader: Reader
+    hub: Hub
+    streams: Streams
+    replays: asyncio.Semaphore
+    feed: Feed
+    feed_log: FeedLog
+    paces: Paces
+    statuses: Statuses
+    tickets: Tickets
+    links: Links
+    dispatcher: Dispatcher
+    door: GuardedDoor
+
+
 def create_app(settings: Settings) -> Front:
     """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them.
 
     When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why.
     """
-    database = Database(settings.database_url.get_secret_value())
-    queue, blobs = SqsQueue.from_settings(settings), S3Blobs.from_settings(settings)
-    announcer = announcer_of(settings.notify_mode, settings.database_url.get_secret_value())
-    ledger, reader = Ledger(database, settings.notify_channel, announcer=announcer), Reader(database)
-    hub = _hub(settings, reader)
-    rights = Rights(api_keys := ApiKeys(database))
-    streams, replays = Streams(settings, hub, rights), asyncio.Semaphore(REPLAYS_AT_ONCE)
-    feed, feed_log = _feed(settings, FeedReader(database), hub, replays)
-    dispatcher, links = Dispatcher(queue), Links(settings.public_url)
-    polls, paces = LongPolls(hub, streams), Paces(History(database))
-    statuses, tickets = Statuses(reader, polls, paces, links), Tickets(sealing_keys(settings), settings.public_url)
-
-    async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
-        return await ledger.accept(jobs, settings.redispatch_seconds)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(queue.close)
-            stack.callback(blobs.close)
-            await stack.enter_async_context(watched_loop())
-            await stack.enter_async_context(announcer)
-            await stack.enter_async_context(database)
-            await stack.enter_async_context(running(_watch(app, hub), feed.run(), streams.run(), paces.run()))
-            yield
-            await dispatcher.drain()
-
-    app = _api(lifespan)
-    submit = SubmitRoutes(settings, Batcher(accept, ACCEPT_BATCH_MAX, "accept"), dispatcher, links, statuses, tickets)
-    router, catalog = APIRouter(), load_catalog(settings.jobs)
-    for job_type in catalog.values():
-        submit.add_to(router, job_type)
-    JobRoutes(statuses).add_to(router)
-    ControlRoutes(ledger, reader, statuses, submit, catalog, settings.losses_max).add_to(router)
-    EventRoutes(reader, hub, streams, tickets, replays).add_to(router)
-    TokenRoutes(reader, ledger, tickets, links).add_to(router)
-    FeedRoutes(feed_log, streams).add_to(router)
-    ResultRoutes(reader, blobs).add_to(router)
-    HealthRoutes(hub, streams).add_to(router)
-    ModuleRoutes().add_to(router)
-    app.include_router(router)
-    problems.install(app)
-    _hang_doors(app, settings, GuardedDoor(Keyring(api_keys), tickets, rights))
-    app.state.hub, app.state.streams, app.state.fault, app.state.stop = hub, streams, "", lambda: None
-    return Front(app)
-
-
-def _api(lifespan: Lifespan[FastAPI]) -> FastAPI:
-    return FastAPIOffline(  # type: ignore[no-any-return]
+    database_url = settings.database_url.get_secret_value()
+    doors = Doors(
+        Database(database_url),
+        announcer_of(settings.notify_mode, database_url),
+        SqsQueue.from_settings(settings),
+        S3Blobs.from_settings(settings),
+    )
+    rooms = _rooms(settings, doors)
+    app: FastAPI = FastAPIOffline(
         title="Todoke",
         description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
         version="0.1.0",
-        lifespan=lifespan,
+        lifespan=lambda app: _running(app, doors, rooms),
+    )
+    app.include_router(_routes(settings, doors, rooms))
+    problems.install(app)
+    _hang_doors(app, settings, rooms.door)
+    app.state.hub, app.state.streams = rooms.hub, rooms.streams
+    app.state.fault, app.state.stop = "", lambda: None
+    return Front(app)
+
+
+def _rooms(settings: Settings, doors: Doors) -> Rooms:
+    database, links, replays = doors.database, Links(settings.public_url), asyncio.Semaphore(REPLAYS_AT_ONCE)
+    reader, api_keys = Reader(database), ApiKeys(database)
+    hub, rights = _hub(settings, reader), Rights(api_keys)
+    streams, paces = Streams(settings, hub, rights), Paces(History(database))
+    seals = sealing_keys(settings)
+    tickets, cursors, feed_reader = Tickets(seals, settings.public_url), FeedCursors(seals), FeedReader(database)
+    feed = Feed(feed_reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
+    hub.tell(feed.heard)
+    return Rooms(
+        ledger=Ledger(database, settings.notify_channel, announcer=doors.announcer),
+        reader=reader,
+        hub=hub,
+        streams=streams,
+        replays=replays,
+        feed=feed,
+        feed_log=FeedLog(feed, feed_reader, cursors, replays, settings.job_days),
+        paces=paces,
+        statuses=Statuses(reader, LongPolls(hub, streams), paces, links),
+        tickets=tickets,
+        links=links,
+        dispatcher=Dispatcher(doors.queue),
+        door=GuardedDoor(Keyring(api_keys), tickets, rights),
     )
 
 
-def _feed(settings: Settings, reader: FeedReader, hub: Hub, replays: asyncio.Semaphore) -> tuple[Feed, FeedLog]:
-    """Tenant feeds, which hear what the hub hears."""
-    cursors = FeedCursors(sealing_keys(settings))
-    feed = Feed(reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
-    hub.tell(feed.heard)
-    return feed, FeedLog(feed, reader, cursors, replays, settings.job_days)
+@contextlib.asynccontextmanager
+async def _running(app: FastAPI, doors: Doors, rooms: Rooms) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(doors.queue.close)
+        stack.callback(doors.blobs.close)
+        await stack.enter_async_context(watched_loop())
+        await stack.enter_async_context(doors.announcer)
+        await stack.enter_async_context(doors.database)
+        loops = (_watch(app, rooms.hub), rooms.feed.run(), rooms.streams.run(), rooms.paces.run())
+        await stack.enter_async_context(running(*loops))
+        yield
+        await rooms.dispatcher.drain()
+
+
+def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
+    async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
+        return await rooms.ledger.accept(jobs, settings.redispatch_seconds)
+
+    batcher = Batcher(accept, ACCEPT_BATCH_MAX, "accept")
+    submit = SubmitRoutes(settings, batcher, rooms.dispatcher, rooms.links, rooms.statuses, rooms.tickets)
+    router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
+    for job_type in catalog.values():
+        submit.add_to(router, job_type)
+    JobRoutes(rooms.statuses).add_to(router)
+    ControlRoutes(rooms.ledger, reader, rooms.statuses, submit, catalog, settings.losses_max).add_to(router)
+    EventRoutes(reader, rooms.hub, rooms.streams, rooms.tickets, rooms.replays).add_to(router)
+    FeedRoutes(rooms.feed_log, rooms.streams).add_to(router)
+    TokenRoutes(reader, rooms.ledger, rooms.tickets, rooms.links).add_to(router)
+    ResultRoutes(reader, doors.blobs).add_to(router)
+    HealthRoutes(rooms.hub, rooms.streams).add_to(router)
+    ModuleRoutes().add_to(router)
+    return router
 
 
 def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:

@@ -27,10 +27,10 @@ from tests.streams.event_source import Parser
 from todoke.model.event import Hint
 from todoke.model.job import Outcome, Progress, State
 from todoke.runtime.settings import Settings
-from todoke.wire.notice import payloads
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
+from todoke.wire.notice import payloads
 from todoke.wire.sse import Frame
 
 STEPS_MAX = 14
