@@ -114,7 +114,7 @@ def create_app(settings: Settings) -> Front:
 
 
 def _api(lifespan: Lifespan[FastAPI]) -> FastAPI:
-    return FastAPIOffline(  # type: ignore[no-any-return]
+    return FastAPIOffline(
         title="Todoke",
         description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
         version="0.1.0",
