@@ -30,12 +30,13 @@ async def test_readers_cut_together_come_back_apart(settings: Settings, seed: in
             await stage.watch(jobs, api=road.url, scale=1)
         await stage.all(is_started, 60)
         replayed = metrics.STREAM_REPLAYS.labels("log")._value.get()
+        # What is written now is on its way to readers who will not get it.
+        road.swallow()
+        await stage.writer.rush(jobs, BACKLOG // 2)
         cut_at = time.monotonic()
-        road.drop()
+        await road.mend()
         async with httpx.AsyncClient(base_url=stage.api, timeout=20) as client:
             polling = asyncio.create_task(poll(client, str(jobs[0])))
-            # Before most of them are back.
-            await stage.writer.rush(jobs, BACKLOG // 2)
             await stage.live(jobs, LENGTH, random.Random(seed), 0.01)
             await stage.all(partial(has_told, LENGTH), 90)
             polling.cancel()

@@ -1,7 +1,6 @@
 """Who writes the log in these tests, and what it says at the end: the truth every stream is held against."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,8 +74,7 @@ class Writer:
 
     async def rush(self, jobs: Sequence[UUID], turns: int) -> None:
         """Start and give up these new jobs `turns` times, each turn in two transactions, two events a job."""
-        with contextlib.suppress(Unavailable):
-            for _ in range(turns):
-                attempts = await self.ledger.claim(jobs, [TYPE], WORKER, LEASE_SECONDS)
-                ends = [Outcome(item.id, item.lease, State.PROCESSING, "WORKER_STOPPED") for item in attempts]
-                assert await self.ledger.settle(ends, WORKER) == [True] * len(jobs)
+        for _ in range(turns):
+            attempts = await self.ledger.claim(jobs, [TYPE], WORKER, LEASE_SECONDS)
+            ends = [Outcome(item.id, item.lease, State.PROCESSING, "WORKER_STOPPED") for item in attempts]
+            assert await self.ledger.settle(ends, WORKER) == [True] * len(jobs)
