@@ -24,7 +24,7 @@ EARLIEST = {"lastEventId": "earliest"}
 
 async def test_a_line_that_has_fallen_silent(reader: Reader, gate: Gate, ledger: Ledger) -> None:
     job_id = await accept(ledger)
-    await reader.watch(job_id, **EARLIEST, timing={"silence": 1000, "tick": 100})
+    await reader.watch(job_id, **EARLIEST, timing={"silence": 3000, "tick": 500})
     await reader.sees(1)
     gate.fall_silent()
     attempt = await start(ledger, job_id)
