@@ -16,7 +16,7 @@ from pathlib import Path
 
 import asyncpg
 
-from todoke.store.bell import parse_payload
+from todoke.wire.notice import parse_payload
 
 CHANNEL = "streams_probe"
 

@@ -21,6 +21,7 @@ from todoke.wire.signing import parse_secret
 log = structlog.get_logger()
 
 CONNECTIONS_MAX = 4
+DEAF_SWEEP_SECONDS = 1.0
 
 
 async def run(settings: Settings) -> None:
@@ -42,8 +43,8 @@ async def notify(settings: Settings, secret: str, transport: VettedTransport, st
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
         claimer = _claimer(settings, Deliveries(database), Sender(transport, secret, settings.webhook_timeout_seconds))
-        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard)
-        async with running(bell.listen(), claimer.run()):
+        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, notify_url=url)
+        async with running(claimer.run(), *([] if _is_deaf(settings) else [bell.listen()])):
             log.info("notifier.started", slots=settings.webhook_slots)
             await stopping.wait()
             log.info("notifier.draining")
@@ -60,4 +61,9 @@ def _claimer(settings: Settings, deliveries: Deliveries, sender: Sender) -> Clai
             return
         await recorder.record(await sender.send(delivery), until)
 
-    return Claimer(deliveries, deliver, settings.webhook_slots, settings.webhook_lease_seconds, settings.sweep_seconds)
+    sweep_seconds = min(settings.sweep_seconds, DEAF_SWEEP_SECONDS) if _is_deaf(settings) else settings.sweep_seconds
+    return Claimer(deliveries, deliver, settings.webhook_slots, settings.webhook_lease_seconds, sweep_seconds)
+
+
+def _is_deaf(settings: Settings) -> bool:
+    return settings.notify_mode == "off"

@@ -9,12 +9,13 @@ import structlog
 import uvicorn
 from sse_starlette.sse import AppStatus
 
-from service.app import create_app
+from service.app import create_app, sealing_keys
+from service.connection import Connection
 from service.listening import bind, tune
 from service.streams import Streams
 from todoke.model.errors import InvalidInput
 from todoke.runtime.hiding import hide_memory
-from todoke.runtime.settings import Settings, is_loopback, load_settings, unknown_variables
+from todoke.runtime.settings import Settings, load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 
 log = structlog.get_logger()
@@ -41,18 +42,19 @@ class Server(uvicorn.Server):
     def _drain(self) -> None:
         """Not ready at once; closed to new connections once balancers know; the streams go meanwhile."""
         self.streams.drain(self.drain_seconds)
-        asyncio.get_running_loop().call_later(min(UNREADY_SECONDS, self.drain_seconds), self._close)
+        asyncio.get_running_loop().call_later(min(UNREADY_SECONDS, self.drain_seconds), self.stop)
 
-    def _close(self) -> None:
+    def stop(self) -> None:
+        """Close the port, and end when the last answer has."""
         self.should_exit = True
 
 
 def main() -> int:
-    """Serve until SIGTERM. Exit code 2: the settings do not allow to start."""
+    """Serve until SIGTERM. Exit code 2: the settings do not allow to start, or to hear NOTIFY."""
     hide_memory()
     try:
         settings = load_settings()
-        _refuse_strangers(settings)
+        sealing_keys(settings)
     except InvalidInput as error:
         print(f"todoke api: {error}", file=sys.stderr)  # noqa: T201 - logging is not up yet
         return 2
@@ -65,6 +67,7 @@ def main() -> int:
     server = Server(
         uvicorn.Config(
             app,
+            http=Connection,
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -75,7 +78,11 @@ def main() -> int:
         )
     )
     server.streams, server.drain_seconds = app.state.streams, settings.stream_drain_seconds
+    app.state.stop = server.stop
     server.run(sockets=[tune(_listener(settings))])
+    if app.state.fault:
+        print(f"todoke api: {app.state.fault}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
+        return 2
     return 0 if server.started else 1
 
 
@@ -83,15 +90,6 @@ def _listener(settings: Settings) -> socket.socket:
     if settings.listen_fd is not None:
         return socket.socket(fileno=settings.listen_fd)
     return bind(settings.host, settings.port)
-
-
-def _refuse_strangers(settings: Settings) -> None:
-    """Without API keys everyone who can connect is the default tenant, so nobody but this machine may."""
-    if not is_loopback(settings.host):
-        raise InvalidInput(
-            f"TODOKE_HOST={settings.host} would serve other machines, and there are no API keys yet: "
-            "bind 127.0.0.1 and put a gateway with authentication in front"
-        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""Keeps other web sites out of an API that asks for no key: foreign Host values and cross-site writes."""
+"""Keeps other web sites away from a desk, which may ask for no key: foreign Host values and cross-site writes."""
 
-from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,9 +18,8 @@ class Guard:
     a foreign Host betrays DNS rebinding (421), a foreign Origin or Sec-Fetch-Site another site's page (403).
     """
 
-    def __init__(self, app: ASGIApp, extra_hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._hosts = LOOPBACK_HOSTS.union(extra_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = self._judge(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
@@ -32,7 +30,7 @@ class Guard:
 
     def _judge(self, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
-        if _hostname(f"//{host}") not in self._hosts:
+        if _hostname(f"//{host}") not in LOOPBACK_HOSTS:
             return Problem(421, "HOST_REFUSED", "this API answers to its own host name only; check the Host header")
         if method in SAFE_METHODS:
             return None

@@ -25,13 +25,26 @@ MEBIBYTE = 2**20
 class Hub:
     """Knows no HTTP. NOTIFY only marks topics dirty; what they show is always read from the log.
 
-    A NOTIFY that is lost costs at most one sweep, one second while the LISTEN connection is down.
+    A NOTIFY that is lost costs at most one sweep, one second while the LISTEN connection is down or, with `listens`
+    False, there is none. `notify_url`: where the others' NOTIFY comes from, for the bell's proof that it is heard.
     """
 
-    def __init__(self, reader: Reader, url: str, channel: str, sweep_seconds: float, ring_mb: int = 128) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        url: str,
+        channel: str,
+        sweep_seconds: float,
+        ring_mb: int = 128,
+        *,
+        notify_url: str | None = None,
+        listens: bool = True,
+    ) -> None:
         self._reader = reader
-        self._bell = Bell(url, channel, self.heard)
+        self._bell = Bell(url, channel, self.heard, notify_url=notify_url, must_hear=True)
+        self._listens = listens
         self._sweep_seconds = sweep_seconds
+        self._is_epoch_sure = False
         self._topics: dict[UUID, Topic] = {}
         self._rings = RingBudget(ring_mb * MEBIBYTE)
         self._dirty: set[UUID] = set()
@@ -44,7 +57,7 @@ class Hub:
     @property
     def is_ready(self) -> bool:
         """Whether NOTIFY is heard and the log has been read since."""
-        return self._bell.is_listening and self.epoch is not None
+        return (self._bell.is_listening or not self._listens) and self.epoch is not None
 
     def drain(self) -> None:
         """Let every long poll answer now."""
@@ -53,9 +66,10 @@ class Hub:
             topic.wake()
 
     async def run(self) -> None:
-        """Listen, read and sweep until canceled."""
+        """Listen, read and sweep until canceled. Raises InvalidInput in a group when NOTIFY cannot be heard."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._bell.listen())
+            if self._listens:
+                group.create_task(self._bell.listen())
             group.create_task(self._read_forever())
             group.create_task(self._sweep_forever())
 
@@ -114,7 +128,7 @@ class Hub:
 
     def _mark(self, job_ids: Iterable[UUID]) -> None:
         self._dirty.update(job_ids)
-        if self._dirty or self.epoch is None:
+        if self._dirty or self.epoch is None or not self._is_epoch_sure:
             self._work.set()
 
     async def _read_forever(self) -> None:
@@ -124,7 +138,9 @@ class Hub:
             try:
                 if self.epoch is None:
                     await self._reader.renew_epoch()
+                if self.epoch is None or not self._is_epoch_sure:
                     await self._read([])
+                    self._is_epoch_sure = True
                 while self._dirty or self._swept:
                     is_sweep = not self._dirty
                     await self._read(self._next_topics(), is_sweep=is_sweep)
@@ -132,6 +148,8 @@ class Hub:
             except Exception as error:
                 # Whatever a server says while it goes or comes: the log is read again, or every stream would end.
                 log.warning("hub.blind", reason=str(error) or repr(error))
+                if not self._listens:
+                    self.epoch = None  # no bell says that PostgreSQL is away
                 await asyncio.sleep(DEAF_SWEEP_SECONDS)
                 self._dirty.update(self._topics)
                 self._work.set()
@@ -146,6 +164,8 @@ class Hub:
         asked = [(topic.job_id, topic.tenant_id, topic.last, topic.progress_version) for topic in topics]
         epoch, found = await self._reader.news(asked, RING_FRAMES_MAX)
         if epoch != self._last_epoch:
+            if self._last_epoch is not None:
+                await self._reader.renew_connections()
             self._begin(epoch)
             if topics:
                 return  # all of it was asked after numbers of another epoch
@@ -177,5 +197,7 @@ class Hub:
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_seconds if self._bell.is_listening else DEAF_SWEEP_SECONDS)
+            # Without a bell nobody tells that another server has taken over.
+            self._is_epoch_sure = self._listens
             self._swept.update(self._topics)
             self._work.set()

@@ -1,32 +1,82 @@
-"""Who is asking: the one place that turns a request into a tenant."""
+"""Who is asking and what they may do: the one place that turns a request into a tenant."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 from starlette.requests import Request
+
+from service.problems import Problem, ProblemError
+from todoke.model.access import EVERY_SCOPE, Scope
 
 DEFAULT_TENANT = "default"
 
 
 @dataclass(frozen=True)
 class Right:
-    """What an open stream stands on. It ends with its key, a newer generation of tickets, or at `ends_at` (unix)."""
+    """What an open stream stands on; it has ended when `Rights.lapsed` says so.
+
+    key_id: the key it rests on, None in an open desk. job_id, generation: the one job a ticket or cookie is for, and
+    the number of revocations it has seen. issued_at, ends_at: unix seconds, of tickets and cookies.
+    """
 
     tenant_id: str
     key_id: str | None = None
     job_id: UUID | None = None
     generation: int | None = None
     ends_at: float | None = None
+    issued_at: float | None = None
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The caller. Every read and write is confined to `tenant_id`."""
+    """The caller. Every read and write is confined to `tenant_id`.
+
+    is_by_ticket: the address itself admitted the caller, so a page of any site may read the answer.
+    """
 
     tenant_id: str
+    scopes: frozenset[Scope]
     right: Right
+    is_by_ticket: bool = False
 
 
-async def identify(request: Request) -> Identity:  # noqa: ARG001 - keys, tickets and the stream cookie will be read here
-    """The caller of this request. There is one tenant until API keys exist, and only loopback is served."""
-    return Identity(DEFAULT_TENANT, Right(DEFAULT_TENANT))
+ANYONE = Identity(DEFAULT_TENANT, EVERY_SCOPE, Right(DEFAULT_TENANT))
+
+
+class Door(Protocol):
+    """Stands at `app.state.door`."""
+
+    async def identify(self, request: Request) -> Identity:
+        """Raises ProblemError 401 and Unavailable."""
+
+
+async def identify(request: Request) -> Identity:
+    """The caller of this request. Raises ProblemError 401 for one who does not say or prove who it is, Unavailable."""
+    door: Door = request.app.state.door
+    return await door.identify(request)
+
+
+async def admit(request: Request, scope: Scope) -> Identity:
+    """The caller, who may do this. Raises ProblemError 401, or 403 for one who may not, and Unavailable."""
+    identity = await identify(request)
+    if scope not in identity.scopes:
+        raise ProblemError(_missing(scope))
+    return identity
+
+
+def may(scope: Scope) -> Callable[[Request], Awaitable[Identity]]:
+    """The dependency of a route that needs `scope`."""
+
+    async def admitted(request: Request) -> Identity:
+        return await admit(request, scope)
+
+    return admitted
+
+
+def _missing(scope: Scope) -> Problem:
+    challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+    return Problem(
+        403, "SCOPE_MISSING", f"this needs a key with the scope {scope}", headers={"WWW-Authenticate": challenge}
+    )

@@ -19,9 +19,9 @@ class Links:
         return f"/jobs/{job_id}"
 
     @staticmethod
-    def events_path(job_id: UUID) -> str:
-        """Where a job's events stream."""
-        return f"/jobs/{job_id}/events"
+    def events_path(job_id: UUID, ticket: str | None = None) -> str:
+        """Where a job's events stream; with a ticket, for whoever has it."""
+        return f"/jobs/{job_id}/events" + (f"?ticket={ticket}" if ticket else "")
 
     @staticmethod
     def cancel_path(job_id: UUID) -> str:

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from todoke.model.errors import (
+    CursorLost,
     Gone,
     InvalidInput,
     KeyReused,
@@ -32,6 +33,7 @@ STATUS_OF: dict[type[TodokeError], int] = {
     NotFinished: 409,
     NoResult: 409,
     TypeUnknown: 409,
+    CursorLost: 409,
     Gone: 410,
     ResultExpired: 410,
 }
@@ -39,6 +41,7 @@ UNAVAILABLE_SECONDS = "2"
 # By hand, because http.HTTPStatus words 413 and 422 differently from one Python to the next.
 TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
@@ -107,26 +110,26 @@ def unavailable() -> Problem:
     )
 
 
-async def _on_problem(_request: Request, error: Exception) -> Response:
+async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return error.problem.response()
+    return _reply(request, error.problem)
 
 
-async def _on_refused(_request: Request, error: Exception) -> Response:
+async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     errors = error.errors if isinstance(error, InvalidInput) else ()
-    return Problem(STATUS_OF[type(error)], error.code, str(error), errors, members=error.members).response()
+    return _reply(request, Problem(STATUS_OF[type(error)], error.code, str(error), errors, members=error.members))
 
 
-async def _on_unavailable(_request: Request, error: Exception) -> Response:
+async def _on_unavailable(request: Request, error: Exception) -> Response:
     log.warning("request.unavailable", reason=str(error))
-    return unavailable().response()
+    return _reply(request, unavailable())
 
 
-async def _on_validation(_request: Request, error: Exception) -> Response:
+async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = tuple(mistake(item["loc"], item["msg"]) for item in error.errors())
-    return Problem(422, InvalidInput.code, "the request is not valid", errors).response()
+    return _reply(request, Problem(422, InvalidInput.code, "the request is not valid", errors))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -134,12 +137,21 @@ async def _on_http(request: Request, error: Exception) -> Response:
     is_job = error.status_code == 404 and request.url.path.startswith("/jobs/")
     code = TITLES.get(error.status_code, "Error").upper().replace(" ", "_")
     detail = "job not found" if is_job else str(error.detail)
-    return Problem(error.status_code, code, detail, headers=dict(error.headers or {})).response()
+    return _reply(request, Problem(error.status_code, code, detail, headers=dict(error.headers or {})))
 
 
-async def _on_fault(_request: Request, error: Exception) -> Response:
+async def _on_fault(request: Request, error: Exception) -> Response:
     log.error("request.fault", exc_info=error)
-    return Problem(500, "INTERNAL", "something went wrong on our side; it is logged").response()
+    return _reply(request, Problem(500, "INTERNAL", "something went wrong on our side; it is logged"))
+
+
+def _reply(request: Request, problem: Problem) -> Response:
+    """As HTTP; whoever watches from another origin by a ticket may read why not, and when to come back."""
+    response = problem.response()
+    if "ticket" in request.query_params and request.url.path.endswith("/events"):
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+    return response
 
 
 def mistake(location: tuple[int | str, ...], message: str) -> dict[str, str]:

@@ -131,7 +131,7 @@ class Seat:
         try:
             if self._is_new:
                 self._is_new = False
-                await self._put(sse.comment("todoke") + sse.retry())
+                await self._put(sse.opening())
             while self._is_called and not self._is_over:
                 self._is_called = False
                 await self._write_once()

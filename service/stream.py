@@ -145,27 +145,33 @@ class JobSource:
         if last_event_id == EARLIEST:
             return
         cursor = Cursor.parse(last_event_id)
-        reason = _unusable(cursor, status)
+        reason = unusable(cursor, status)
         if cursor is None or reason is not None:
             metrics.STREAM_RESETS.labels(reason).inc()
             self._show(status, "reset", _reset_body(status, reason))
             return
         self._sequence = cursor.sequence
+        # Without data it is no event. It gives the cursor back to readers that forgot it with the last connection.
+        self._pending = [f"id: {cursor}\n\n".encode()]
 
     def _show(self, status: Status, event: str, body: str) -> None:
-        """A whole picture of the job; a finished one also gets its terminal event, so that every reader sees an end."""
-        self._pending = [sse.frame(event, body, str(Cursor(status.epoch, status.sequence)))]
+        """A whole picture of the job; a finished one also gets its terminal event, so that every reader sees an end.
+
+        The picture's id stands before that event: a reader cut off between the two comes back for it.
+        """
         self._sequence = status.sequence - 1 if status.is_terminal else status.sequence
+        self._pending = [sse.frame(event, body, str(Cursor(status.epoch, self._sequence)))]
         self._progress_version = status.progress_version
         self._has_news = True
 
 
 def is_at_end(last_event_id: str | None, status: Status) -> bool:
     """Whether the reader has seen the terminal event: it may stop for good."""
-    return status.is_terminal and last_event_id == str(Cursor(status.epoch, status.sequence))
+    return status.is_terminal and Cursor.parse(last_event_id or "") == Cursor(status.epoch, status.sequence)
 
 
-def _unusable(cursor: Cursor | None, status: Status) -> str | None:
+def unusable(cursor: Cursor | None, status: Status) -> str | None:
+    """Why a log cannot be continued behind `cursor`: malformed, epoch, job or ahead; None: it can."""
     if cursor is None:
         return "malformed"
     if cursor.epoch != status.epoch:

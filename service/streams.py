@@ -1,10 +1,11 @@
 """All open streams of one API process: how many, how long, and how they end. One timer serves them all."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 import structlog
@@ -45,6 +46,7 @@ class Streams:
         self._streams_max, self._tenant_max = settings.streams_max, settings.tenant_streams_max
         self._hub, self._judge = hub, judge
         self._seats: set[Seat] = set()
+        self._polls = 0
         self._held: Counter[str] = Counter()
         self.is_draining = False
 
@@ -86,9 +88,25 @@ class Streams:
             if at < seat.parts_at:
                 seat.part("draining", sse.RETRY_MILLISECONDS, at if seconds else 0.0)
 
+    @contextlib.contextmanager
+    def long_poll(self, tenant_id: str) -> Iterator[str | None]:
+        """Room for one long poll, which counts as a stream; or the reason why there is none."""
+        if reason := self._refusal(tenant_id):
+            yield reason
+            return
+        self._polls += 1
+        self._count(tenant_id, 1)
+        metrics.LONG_POLLS.inc()
+        try:
+            yield None
+        finally:
+            self._polls -= 1
+            self._count(tenant_id, -1)
+            metrics.LONG_POLLS.dec()
+
     def seat(self, source: Source, right: Right, wait: int | None) -> Seat:
         """A stream about to begin; one that may not is sent away inside it."""
-        if reason := self._refusal(right):
+        if reason := self._refusal(right.tenant_id):
             source = _Farewell(farewell(reason, LATER if reason == "overloaded" else sse.RETRY_MILLISECONDS))
         if wait is None:
             lasts, parting = self._rotation_seconds * random.uniform(0.8, 1.0), "rotation"  # noqa: S311
@@ -101,24 +119,26 @@ class Streams:
     def take(self, seat: Seat) -> None:
         """A stream has begun."""
         self._seats.add(seat)
-        self._held[seat.right.tenant_id] += 1
+        self._count(seat.right.tenant_id, 1)
         metrics.STREAMS.inc()
 
     def leave(self, seat: Seat) -> None:
         """A stream has ended."""
         self._seats.discard(seat)
-        tenant_id = seat.right.tenant_id
-        self._held[tenant_id] -= 1
-        if not self._held[tenant_id]:
-            del self._held[tenant_id]
+        self._count(seat.right.tenant_id, -1)
         metrics.STREAMS.dec()
         metrics.STREAM_ENDS.labels(seat.refusal or seat.end).inc()
 
-    def _refusal(self, right: Right) -> str | None:
+    def _count(self, tenant_id: str, change: int) -> None:
+        self._held[tenant_id] += change
+        if not self._held[tenant_id]:
+            del self._held[tenant_id]
+
+    def _refusal(self, tenant_id: str) -> str | None:
         if self.is_draining:
             return "draining"
-        is_full = len(self._seats) >= self._streams_max
-        is_greedy = 0 < self._tenant_max <= self._held[right.tenant_id]
+        is_full = len(self._seats) + self._polls >= self._streams_max
+        is_greedy = 0 < self._tenant_max <= self._held[tenant_id]
         return "overloaded" if is_full or is_greedy else None
 
     async def _end_lapsed(self) -> None:

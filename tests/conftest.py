@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 
 from service.app import create_app
+from service.connection import Connection
 from todoke.dev.aws import KEY_ID, REGION, SECRET, Emulator
 from todoke.dev.postgres import Postgres
 from todoke.runtime.settings import Settings, load_settings
@@ -25,6 +26,7 @@ from todoke.store.reading import Reader
 from todoke.store.repair import Repair
 
 SIGNING_SECRET = "whsec_" + "VGhpcyBpcyBhIHRlc3Qgc2VjcmV0IG9mIDMyIGJ5dGU="
+SECRET_KEYS = "a-secret-key-of-tests-that-is-long-enough"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -114,6 +116,7 @@ def make_settings(database_url: str, queue_url: str, emulator: Emulator, **overr
         "aws_region": REGION,
         "aws_endpoint_url": emulator.url,
         "signing_secret": SIGNING_SECRET,
+        "secret_keys": SECRET_KEYS,
         "desk_mode": True,
         "sweep_seconds": 0.5,
         "log_level": "WARNING",
@@ -143,10 +146,13 @@ def reader(database: Database) -> Reader:
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings) -> AsyncIterator[str]:
-    """The API on a free port of its own, in this process; the block gets its URL."""
+async def serve(settings: Settings, *, is_ready: bool = True) -> AsyncIterator[str]:
+    """The API on a free port of its own, in this process; the block gets its URL.
+
+    is_ready: wait until jobs can be watched, for which it needs its database.
+    """
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=3))
+    server = uvicorn.Server(uvicorn.Config(app, http=Connection, port=0, log_config=None, timeout_graceful_shutdown=3))
     with server.capture_signals():
         task = asyncio.create_task(server.serve())
         while not server.started:
@@ -154,7 +160,7 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
             await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
-            await until(lambda: app.state.hub.is_ready)
+            await until(lambda: app.state.hub.is_ready or not is_ready)
             yield f"http://127.0.0.1:{port}"
         finally:
             app.state.streams.drain(0)

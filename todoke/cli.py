@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from todoke.model.errors import TodokeError
-from todoke.operator import commands, dead_letters
+from todoke.operator import commands, dead_letters, keys
 from todoke.runtime.settings import Settings, load_settings, variable_names
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 app.add_typer(commands.jobs, name="jobs")
 app.command()(commands.workers)
+app.add_typer(keys.commands, name="keys")
 app.command()(commands.void_cursors)
 app.add_typer(dead_letters.commands, name="dlq")
 
@@ -59,13 +60,24 @@ def dev(
     workers: Annotated[int, typer.Option(help="Worker processes.", min=0, max=16)] = 1,
     notifiers: Annotated[int, typer.Option(help="Notifier processes.", min=0, max=16)] = 1,
     no_restart: Annotated[bool, typer.Option("--no-restart", help="Leave a child that ended alone.")] = False,
+    require_keys: Annotated[
+        bool, typer.Option("--require-keys", help="Ask for API keys; a first one is in dev.json, as apiKey.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: embedded PostgreSQL, SQS and S3, and the three processes."""
     from todoke.dev import stack
 
     sys.exit(
         stack.run(
-            stack.Options(port=port, state=state, api=api, workers=workers, notifiers=notifiers, restart=not no_restart)
+            stack.Options(
+                port=port,
+                state=state,
+                api=api,
+                workers=workers,
+                notifiers=notifiers,
+                restart=not no_restart,
+                require_keys=require_keys,
+            )
         )
     )
 

@@ -15,12 +15,14 @@ from todoke.queue.sqs import SqsQueue
 from todoke.runtime.lifecycle import every, running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
-from todoke.store.bell import Bell, cancel_channel
+from todoke.store.announcing import announcer_of
+from todoke.store.bell import Bell
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 from todoke.store.repair import Repair
 from todoke.store.retention import Retention
+from todoke.wire.notice import cancel_channel
 from worker.cancels import Cancels
 from worker.cgroups import Cgroups
 from worker.completer import Completer
@@ -105,10 +107,12 @@ def _loops(settings: Settings, rooms: Rooms, stopping: asyncio.Event) -> list[Aw
         every(settings.heartbeat_seconds, rooms.heartbeat.beat, never),
         every(settings.heartbeat_seconds, rooms.roll_call.answer, never),
         rooms.cancels.run(),
-        Bell(settings.listen_url, cancel_channel(settings.notify_channel), rooms.cancels.heard).listen(),
         rooms.sweeper.run(settings.sweep_seconds, stopping),
         every(settings.prune_seconds, rooms.pruner.prune, stopping),
     ]
+    if settings.notify_mode != "off":
+        channel, notify_url = cancel_channel(settings.notify_channel), settings.database_url.get_secret_value()
+        loops.append(Bell(settings.listen_url, channel, rooms.cancels.heard, notify_url=notify_url).listen())
     if rooms.dead_letters is not None:
         loops.append(every(settings.sweep_seconds, rooms.dead_letters.look, stopping))
     return loops
@@ -134,7 +138,9 @@ async def _drain(rooms: Rooms, doors: Doors, seconds: float) -> None:
 async def _doors(settings: Settings) -> AsyncIterator[Doors]:
     async with contextlib.AsyncExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
-        database = await stack.enter_async_context(Database(settings.database_url.get_secret_value()))
+        url = settings.database_url.get_secret_value()
+        announcer = await stack.enter_async_context(announcer_of(settings.notify_mode, url))
+        database = await stack.enter_async_context(Database(url))
         queue, blobs = SqsQueue.from_settings(settings, is_lean=True), S3Blobs.from_settings(settings)
         stack.push_async_callback(queue.aclose)
         stack.callback(blobs.close)
@@ -142,8 +148,8 @@ async def _doors(settings: Settings) -> AsyncIterator[Doors]:
         stack.push_async_callback(host.close)
         await host.open()
         channel = settings.notify_channel
-        repair = Repair(database, channel)
-        ledger = OwnLedger(Ledger(database, channel, settings.tenant_jobs_max), repair, settings, host.types)
+        repair = Repair(database, channel, announcer)
+        ledger = OwnLedger(Ledger(database, channel, settings.tenant_jobs_max, announcer), repair, settings, host.types)
         log.info("worker.started", worker_id=ledger.worker_id, types=sorted(host.types), slots=settings.slots)
         yield Doors(database, ledger, repair, queue, blobs if settings.s3_bucket else None, host, scratch)
 

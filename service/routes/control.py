@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from service.identity import Identity, identify
-from service.links import Links
-from service.routes.jobs import answer, find
-from service.routes.submit import IDEMPOTENCY_KEY, SubmitRoutes
+from service.identity import Identity, may
+from service.preferences import WAIT
+from service.routes.submit import ENDED, IDEMPOTENCY_KEY, SubmitRoutes
+from service.statuses import Statuses, find
 from service.submission import parse_key
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import once_more
+from todoke.model.access import Scope
 from todoke.model.errors import NotFound
 from todoke.model.ids import parse_id
 from todoke.store.ledger import Ledger
@@ -26,12 +27,12 @@ class ControlRoutes:
         self,
         ledger: Ledger,
         reader: Reader,
-        links: Links,
+        statuses: Statuses,
         submit: SubmitRoutes,
         catalog: Mapping[str, JobType],
         losses_max: int,
     ) -> None:
-        self._ledger, self._reader, self._links = ledger, reader, links
+        self._ledger, self._reader, self._statuses = ledger, reader, statuses
         self._submit, self._catalog, self._losses_max = submit, catalog, losses_max
 
     def add_to(self, router: APIRouter) -> None:
@@ -58,8 +59,9 @@ class ControlRoutes:
             tags=["jobs"],
             summary="Run a finished job again, as a new job",
             description="Params, callback and metadata are copied; timeout, priority and limits are those of today.",
-            openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+            openapi_extra={"parameters": [WAIT, IDEMPOTENCY_KEY]},
             responses={
+                200: ENDED,
                 202: {"description": "A new job, whose `retryOf` names this one; answered as its submit would be."},
                 404: {"description": "The caller has no such job."},
                 410: {"description": "The caller had such a job, and it has been erased."},
@@ -67,12 +69,14 @@ class ControlRoutes:
             },
         )
 
-    async def _cancel(self, job_id: str, identity: Annotated[Identity, Depends(identify)]) -> Response:
+    async def _cancel(self, job_id: str, identity: Annotated[Identity, Depends(may(Scope.CANCEL))]) -> Response:
         if parsed := parse_id(job_id):
             await self._ledger.cancel(parsed, identity.tenant_id)
-        return answer(await find(self._reader, job_id, identity), self._links)
+        return await self._statuses.now(job_id, identity)
 
-    async def _retry(self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]) -> Response:
+    async def _retry(
+        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(may(Scope.SUBMIT))]
+    ) -> Response:
         key = parse_key(request.headers.get("idempotency-key"))
         parsed = parse_id(job_id)
         original = await self._reader.original(parsed, identity.tenant_id) if parsed else None
@@ -81,4 +85,4 @@ class ControlRoutes:
             raise NotFound("job not found")
         self._submit.check_callback(original.callback_url)
         job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key)
-        return await self._submit.accept(job)
+        return await self._submit.accept(job, request, identity)

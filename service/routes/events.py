@@ -3,14 +3,17 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from service.hub import Hub
-from service.identity import Identity, identify
-from service.routes.jobs import find
+from service.identity import admit
+from service.routes.log import EVENTS_MAX, listed
+from service.statuses import find
 from service.stream import JobSource, is_at_end
 from service.streams import Streams
+from service.tickets import Tickets, tickets_leave
+from todoke.model.access import Scope
 from todoke.model.errors import Unavailable
 from todoke.store.reading import Reader
 
@@ -20,8 +23,11 @@ WAIT_SECONDS_MAX = 30
 class EventRoutes:
     """Events of a job. replays: see JobSource."""
 
-    def __init__(self, reader: Reader, hub: Hub, streams: Streams, replays: asyncio.Semaphore) -> None:
+    def __init__(
+        self, reader: Reader, hub: Hub, streams: Streams, tickets: Tickets, replays: asyncio.Semaphore
+    ) -> None:
         self._reader, self._hub, self._streams, self._replays = reader, hub, streams, replays
+        self._tickets = tickets
 
     def add_to(self, router: APIRouter) -> None:
         """Offer the routes."""
@@ -38,7 +44,6 @@ class EventRoutes:
         self,
         job_id: str,
         request: Request,
-        identity: Annotated[Identity, Depends(identify)],
         last_event_id: Annotated[str | None, Query(alias="lastEventId", description="A cursor, or `earliest`.")] = None,
         wait: Annotated[
             int | None,
@@ -46,22 +51,26 @@ class EventRoutes:
                 ge=1, le=WAIT_SECONDS_MAX, description="End the stream after the first news, at most so many seconds."
             ),
         ] = None,
+        after: Annotated[str | None, Query(description="JSON only: the events behind this cursor or sequence.")] = None,
+        limit: Annotated[int, Query(ge=1, le=EVENTS_MAX, description="JSON only: at most so many.")] = EVENTS_MAX,
     ) -> Response:
         wants_list = _wants_list(request.headers.get("accept", ""))
         try:
+            # Here and not as a dependency: a browser is to come back when this cannot be decided now.
+            identity = await admit(request, Scope.READ)
             status = await find(self._reader, job_id, identity)
         except Unavailable:
             if wants_list:
                 raise
-            return self._streams.apology("unavailable")
+            return self._streams.apology("unavailable", tickets_leave(request))
+        headers = self._tickets.cookie_for(request, identity)
         if wants_list:
-            log = await self._reader.events([(status.job_id, identity.tenant_id, 0)])
-            return Response("[" + ",".join(item.body for item in log) + "]", media_type="application/json")
+            return await listed(self._reader, status, after, limit, headers)
         cursor = request.headers.get("last-event-id") or last_event_id
         if is_at_end(cursor, status):
-            return Response(status_code=204)
+            return Response(status_code=204, headers=headers)
         source = JobSource(self._hub, self._reader, self._replays, status, cursor, is_brief=wait is not None)
-        return self._streams.response(source, identity.right, wait=wait)
+        return self._streams.response(source, identity.right, headers, wait=wait)
 
 
 def _wants_list(accept: str) -> bool:

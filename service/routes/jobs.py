@@ -3,73 +3,45 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
-from service.identity import Identity, identify
-from service.links import Links
-from todoke.model.errors import Gone, NotFound
-from todoke.model.ids import parse_id
-from todoke.model.job import State
-from todoke.store.reading import Reader, Status
+from service.identity import Identity, may
+from service.preferences import APPLIED, IF_NONE_MATCH, RETRY_AFTER, WAIT
+from service.statuses import Statuses
+from todoke.model.access import Scope
 
-RETRY_AFTER_SECONDS = 2
-
-
-async def find(reader: Reader, job_id: str, identity: Identity) -> Status:
-    """The caller's job. Raises NotFound for any other, a malformed id included, and Gone for one that was erased."""
-    if parsed := parse_id(job_id):
-        if status := await reader.status(parsed, identity.tenant_id):
-            return status
-        if tombstone := await reader.tombstone(parsed, identity.tenant_id):
-            raise Gone("the job was erased", tombstone)
-    raise NotFound("job not found")
+ETAG = {"schema": {"type": "string"}, "description": "The place in the job's log, and its progress."}
 
 
 class JobRoutes:
     """Status of a job."""
 
-    def __init__(self, reader: Reader, links: Links) -> None:
-        self._reader = reader
-        self._links = links
+    def __init__(self, statuses: Statuses) -> None:
+        self._statuses = statuses
 
     def add_to(self, router: APIRouter) -> None:
         """Offer the routes."""
-        router.add_api_route("/jobs/{job_id}", self._status, methods=["GET"], tags=["jobs"], summary="Poll a job")
+        running = {"ETag": ETAG, "Retry-After": RETRY_AFTER, "Preference-Applied": APPLIED}
+        ended = {"ETag": ETAG, "Preference-Applied": APPLIED}
+        router.add_api_route(
+            "/jobs/{job_id}",
+            self._status,
+            methods=["GET"],
+            tags=["jobs"],
+            summary="Poll a job",
+            description="With `Prefer: wait=N` the answer comes with the next change, progress included.",
+            openapi_extra={"parameters": [WAIT, IF_NONE_MATCH]},
+            responses={
+                200: {"description": "The job has ended: `status` is `success` or `failed`.", "headers": ended},
+                202: {"description": "The job is running.", "headers": running},
+                304: {"description": "Nothing has changed since the answer with this ETag.", "headers": running},
+                404: {"description": "The caller has no such job."},
+                410: {"description": "The caller had such a job, and it has been erased."},
+                503: {"description": "PostgreSQL is away for a moment; `Retry-After` says how long to wait."},
+            },
+        )
 
     async def _status(
-        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(identify)]
+        self, job_id: str, request: Request, identity: Annotated[Identity, Depends(may(Scope.READ))]
     ) -> Response:
-        return answer(await find(self._reader, job_id, identity), self._links, request.headers.get("if-none-match"))
-
-
-def answer(status: Status, links: Links, seen: str | None = None) -> Response:
-    """The job as a poll shows it: 200 when it has ended, 202 until then, 304 when the caller has `seen` this ETag."""
-    etag = _etag(status)
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if seen == etag:
-        return Response(status_code=304, headers=headers)
-    if status.is_terminal:
-        if status.state is State.SUCCESS:
-            headers["Location"] = links.result_path(status.job_id)
-        return JSONResponse(_body(status, links), 200, headers)
-    headers |= {"Location": links.status_path(status.job_id), "Retry-After": str(RETRY_AFTER_SECONDS)}
-    return JSONResponse({**_body(status, links), "pollAfterMs": RETRY_AFTER_SECONDS * 1000}, 202, headers)
-
-
-def _body(status: Status, links: Links) -> dict[str, object]:
-    job_id = status.job_id
-    return {
-        **status.story,
-        "artifacts": status.artifacts,
-        "resultExpiredAt": status.result_expired_at,
-        "statusUrl": links.status_path(job_id),
-        "eventsUrl": links.absolute(links.events_path(job_id)),
-        "resultUrl": links.absolute(links.result_path(job_id)),
-        "cancelUrl": links.absolute(links.cancel_path(job_id)),
-    }
-
-
-def _etag(status: Status) -> str:
-    # That a result expires is no event of the job, yet the answer is another one.
-    expired = "" if status.result_expired_at is None else ".expired"
-    return f'"{status.epoch}.{status.sequence}.{status.progress_version}{expired}"'
+        return await self._statuses.poll(job_id, request, identity)

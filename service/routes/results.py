@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import RedirectResponse, Response
 
-from service.identity import Identity, identify
-from service.routes.jobs import find
+from service.identity import Identity, may
+from service.statuses import find
 from todoke.blobs.port import Blobs
+from todoke.model.access import Scope
 from todoke.model.errors import NoResult, NotFinished, NotFound, ResultExpired
 from todoke.model.job import Artifact, State
 from todoke.store.reading import Reader, Status
@@ -39,7 +40,7 @@ class ResultRoutes:
     async def _result(
         self,
         job_id: str,
-        identity: Annotated[Identity, Depends(identify)],
+        identity: Annotated[Identity, Depends(may(Scope.READ))],
         inline: Annotated[bool, Query(description="Show it in the browser instead of downloading it.")] = False,
         artifact: Annotated[str | None, Query(description="Its name; the main artifact without.")] = None,
     ) -> Response:

@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from service.dispatcher import Dispatcher
-from service.identity import identify
+from service.identity import Identity, may
 from service.links import Links
+from service.preferences import APPLIED, WAIT
+from service.statuses import Statuses
 from service.submission import Submission, digest, parse_key, parse_submission, read_body, submission_model
+from service.tickets import Tickets
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job
+from todoke.model.access import Scope
 from todoke.model.errors import InvalidInput, KeyReused
 from todoke.model.job import Accepted, NewJob
 from todoke.runtime.batcher import Batcher
@@ -21,7 +25,7 @@ from todoke.wire.destination import check_url
 
 RETRY_AFTER_SECONDS = 3
 
-Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+Endpoint = Callable[[Request, Identity], Coroutine[Any, Any, Response]]
 
 
 class SubmitRoutes:
@@ -33,11 +37,15 @@ class SubmitRoutes:
         batcher: Batcher[NewJob, Accepted | KeyReused],
         dispatcher: Dispatcher,
         links: Links,
+        statuses: Statuses,
+        tickets: Tickets,
     ) -> None:
         self._settings = settings
         self._batcher = batcher
         self._dispatcher = dispatcher
         self._links = links
+        self._statuses = statuses
+        self._tickets = tickets
 
     def add_to(self, router: APIRouter, job_type: JobType) -> None:
         """Offer `job_type` at `POST /{name}`."""
@@ -51,31 +59,41 @@ class SubmitRoutes:
             tags=["jobs"],
             openapi_extra={
                 "requestBody": {"content": {"application/json": {"schema": _inline_schema(model)}}},
-                "parameters": [IDEMPOTENCY_KEY],
+                "parameters": [IDEMPOTENCY_KEY, WAIT],
             },
+            responses={200: ENDED},
             operation_id=f"submit_{job_type.name.replace('-', '_')}",
         )
 
     def _endpoint(self, job_type: JobType, model: type[Submission]) -> Endpoint:
-        async def submit(request: Request) -> Response:
+        async def submit(request: Request, identity: Annotated[Identity, Depends(may(Scope.SUBMIT))]) -> Response:
             body = await read_body(request, self._settings.body_bytes_max)
             submission = parse_submission(model, body, request.headers.get("content-type", ""))
-            return await self.accept(await self._job(request, job_type, submission, body))
+            return await self.accept(self._job(request, job_type, submission, body, identity), request, identity)
 
         return submit
 
-    async def accept(self, job: NewJob) -> Response:
-        """Keep the job and answer 202; its hint follows, unless it is due later. Raises KeyReused, Unavailable."""
+    async def accept(self, job: NewJob, request: Request, identity: Identity) -> Response:
+        """Keep the job and answer 202; its hint follows, unless it is due later. Raises KeyReused, Unavailable.
+
+        With `Prefer: wait` it is 200 and the status when the job ends in time.
+        """
         answer = await self._batcher.put(job)
         if isinstance(answer, KeyReused):
             raise answer
         # The first hint of a job that is due later comes from the sweep.
         if not answer.is_replay and not job.delay_seconds:
             self._dispatcher.hint(answer.id)
-        return self._accepted(answer)
+        ended, applied = await self._statuses.ended(request, answer, job.tenant_id)
+        response = ended or self._accepted(answer, identity)
+        response.headers.update(applied)
+        if answer.is_replay:
+            response.headers["Idempotent-Replayed"] = "true"
+        return response
 
-    async def _job(self, request: Request, job_type: JobType, submission: Submission, body: bytes) -> NewJob:
-        identity = await identify(request)
+    def _job(
+        self, request: Request, job_type: JobType, submission: Submission, body: bytes, identity: Identity
+    ) -> NewJob:
         key = parse_key(request.headers.get("idempotency-key"))
         self.check_callback(submission.callback_url)
         params = getattr(submission, "params")  # noqa: B009 - a field each type's own model adds
@@ -100,18 +118,22 @@ class SubmitRoutes:
             raise InvalidInput("callbackUrl: this service has no signing secret yet; set TODOKE_SIGNING_SECRET")
         check_url(url, allowed_hosts=self._settings.callback_hosts, allow_loopback=self._settings.desk_mode)
 
-    def _accepted(self, answer: Accepted) -> Response:
+    def _accepted(self, answer: Accepted, identity: Identity) -> Response:
         links = self._links
+        ticket = self._tickets.issue(identity.right, answer.id, answer.ticket_generation)
         body = {
             "jobId": str(answer.id),
             "statusUrl": links.status_path(answer.id),
-            "eventsUrl": links.absolute(links.events_path(answer.id)),
+            "eventsUrl": links.absolute(links.events_path(answer.id, ticket.text)),
             "resultUrl": links.absolute(links.result_path(answer.id)),
             "cancelUrl": links.absolute(links.cancel_path(answer.id)),
         }
-        headers = {"Location": links.status_path(answer.id), "Retry-After": str(RETRY_AFTER_SECONDS)}
-        if answer.is_replay:
-            headers["Idempotent-Replayed"] = "true"
+        # Whoever sees the ticket may watch the job.
+        headers = {
+            "Location": links.status_path(answer.id),
+            "Retry-After": str(RETRY_AFTER_SECONDS),
+            "Cache-Control": "no-store",
+        }
         return JSONResponse(body, 202, headers)
 
 
@@ -121,6 +143,10 @@ IDEMPOTENCY_KEY = {
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     "description": "Same key and same body: the same job. Same key and another body: 422.",
+}
+ENDED = {
+    "description": "With `Prefer: wait` only: the job has ended; the body is that of `GET /jobs/{job_id}`.",
+    "headers": {"Content-Location": {"schema": {"type": "string"}}, "Preference-Applied": APPLIED},
 }
 
 

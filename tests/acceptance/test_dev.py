@@ -135,3 +135,45 @@ def test_every_child_that_is_killed_comes_back_and_jobs_go_on(tmp_path: Path) ->
 
 def _attempt(client: httpx.Client, job_id: str) -> int:
     return int(client.get(f"/jobs/{job_id}").json()["attempt"])
+
+
+def test_a_desk_that_asks_for_keys(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "state", "--require-keys").wait_ready()
+    try:
+        key = desk.facts["apiKey"]
+        assert set(desk.facts) == FACTS | {"apiKey"}
+        assert key not in "".join(desk.lines)
+        for name in ("dev.json", "secrets.json"):
+            assert stat.S_IMODE((desk.state / name).stat().st_mode) == 0o600
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=desk.url, timeout=20) as client:
+            assert client.post("/generate-report").status_code == 401
+            job = client.post("/generate-report", json={"params": {"csv": "a\n1\n"}}, headers=headers).json()
+            assert client.get(job["statusUrl"]).status_code == 401
+            watched = client.get(job["eventsUrl"])
+            assert watched.text.count("event: job.succeeded") == 1
+            cookie = dict(client.cookies)
+            assert set(cookie) == {"todoke-stream"}
+    finally:
+        desk.stop()
+    for log in (desk.state / "logs").iterdir():
+        assert "ticket=" not in log.read_text(errors="replace"), log.name
+    again = Desk(tmp_path / "state", TODOKE_REQUIRE_KEYS="true").wait_ready()
+    try:
+        assert again.facts["apiKey"] == key, "made once"
+        with httpx.Client(base_url=again.url, timeout=20) as client:
+            assert client.get(job["statusUrl"], headers=headers).status_code == 200
+            assert client.get(job["eventsUrl"]).status_code == 200, "a ticket outlives a restart"
+            client.cookies.clear()
+            path = job["eventsUrl"].partition("?")[0]
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Cookie": f"todoke-stream={cookie['todoke-stream']}"}).status_code == 200
+    finally:
+        again.stop()
+    third = Desk(tmp_path / "state").wait_ready()
+    try:
+        assert "apiKey" not in third.facts
+        stale = httpx.get(f"{third.url}{job['eventsUrl']}x", timeout=20)
+        assert stale.status_code == 200, "an open desk looks at nothing"
+    finally:
+        third.stop()

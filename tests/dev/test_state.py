@@ -1,5 +1,6 @@
 """The state folder, the sockets, and what children are told."""
 
+import dataclasses
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ import pytest
 from todoke.dev.aws import Places
 from todoke.dev.environment import child_environment, refuse_open_doors
 from todoke.dev.ports import free_port, listen
-from todoke.dev.state import StateFolder
+from todoke.dev.state import Secrets, StateFolder
 from todoke.model.errors import Refused
 
 
@@ -55,6 +56,21 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     made = folder.secrets()
     assert made.signing_secret.startswith("whsec_")
     assert folder.secrets() == made
+    folder.release()
+
+
+def test_what_an_earlier_version_kept_is_kept_and_completed(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    folder.claim()
+    earlier = {"database_password": "p", "signing_secret": "whsec_x"}
+    (tmp_path / "secrets.json").write_text(json.dumps(earlier))
+    found = folder.secrets()
+    assert (found.database_password, found.signing_secret, found.api_key) == ("p", "whsec_x", None)
+    assert len(found.secret_keys) >= 32
+    assert folder.secrets() == found
+    folder.keep_api_key("tdk_1_2")
+    assert folder.secrets() == dataclasses.replace(found, api_key="tdk_1_2")
+    assert mode(tmp_path / "secrets.json") == 0o600
     folder.release()
 
 
@@ -115,11 +131,13 @@ def test_children_get_the_callers_settings_under_those_of_the_stack() -> None:
         database_url="postgresql://here/todoke",
         aws_url="http://127.0.0.1:2",
         places=Places("queue", "dead", "bucket"),
-        signing_secret="whsec_x",
+        secrets=Secrets("password", "whsec_x", "x" * 32),
+        require_keys=True,
     )
     assert found["TODOKE_LEASE_SECONDS"] == "2"
     assert (found["TODOKE_PORT"], found["TODOKE_DESK_MODE"], found["TODOKE_HOST"]) == ("8080", "true", "127.0.0.1")
     assert found["DATABASE_URL"] == "postgresql://here/todoke"
+    assert (found["TODOKE_SECRET_KEYS"], found["TODOKE_REQUIRE_KEYS"]) == ("x" * 32, "true")
     assert "AWS_PROFILE" not in found
     assert "TODOKE_LISTEN_DATABASE_URL" not in found
     assert found["NO_PROXY"] == "intranet,127.0.0.1,localhost"

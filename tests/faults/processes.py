@@ -62,9 +62,12 @@ class Process:
         return await self.process.wait()
 
 
-async def launch(kind: str, at: Sequence[str], settings: Settings, folder: Path) -> Process:
-    """Start a process with these settings; its temporary files go to `folder`."""
-    program = ["-m", "tests.faults.at", kind, *at] if at else ["-m", PROGRAMS[kind]]
+async def launch(
+    kind: str, at: Sequence[str], settings: Settings, folder: Path, program: Sequence[str] = ()
+) -> Process:
+    """Start a process with these settings; its temporary files go to `folder`. program: a module run in its place."""
+    plain = ["-m", *(program or [PROGRAMS[kind]])]
+    program = ["-m", "tests.faults.at", kind, *at] if at else plain
     environment = environment_of(settings) | {"TMPDIR": str(folder)}
     door = _door() if kind == "api" else None
     if door:

@@ -26,6 +26,32 @@ pytestmark = pytest.mark.gateway
 
 CONFIGURATION = REPOSITORY / "docs/gateway/nginx.conf"
 BODY_BYTES_MAX = 16 * 2**20
+# What most have: nothing said about streams, buffering as it comes, and everything compressed.
+DEFAULTS = """
+pid {folder}/nginx.pid;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    gzip on;
+    gzip_proxied any;
+    gzip_min_length 0;
+    gzip_types text/event-stream;
+    server {{
+        listen 127.0.0.1:{port};
+        location = /metrics {{ return 404; }}
+        location / {{
+            proxy_pass http://{upstream};
+            proxy_set_header Host $http_host;
+            {more}
+        }}
+    }}
+}}
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +78,7 @@ def nginx() -> str:
 
 @contextlib.asynccontextmanager
 async def gateway(nginx: str, folder: Path, upstream: str) -> AsyncIterator[Gateway]:
-    """nginx before `upstream` (host:port), ended by its process id."""
+    """nginx with our configuration before `upstream` (host:port)."""
     port = free_port()
     text = CONFIGURATION.read_text(encoding="utf-8")
     for ours, theirs in (
@@ -64,6 +90,22 @@ async def gateway(nginx: str, folder: Path, upstream: str) -> AsyncIterator[Gate
     ):
         assert ours in text
         text = text.replace(ours, theirs)
+    async with running(nginx, folder, port, text) as front:
+        yield front
+
+
+@contextlib.asynccontextmanager
+async def plain_gateway(nginx: str, folder: Path, upstream: str, more: str = "") -> AsyncIterator[Gateway]:
+    """nginx as it comes, gzip on, before `upstream` (host:port). more: directives of its one location."""
+    port = free_port()
+    text = DEFAULTS.format(folder=folder, port=port, upstream=upstream, more=more)
+    async with running(nginx, folder, port, text) as front:
+        yield front
+
+
+@contextlib.asynccontextmanager
+async def running(nginx: str, folder: Path, port: int, text: str) -> AsyncIterator[Gateway]:
+    """nginx with a configuration, ended by its process id."""
     (folder / "nginx.conf").write_text(text, encoding="utf-8")
     # As root its workers would become nobody, who may not enter a test's folder.
     user = " user root;" if os.geteuid() == 0 else ""
@@ -143,6 +185,61 @@ async def test_frames_arrive_one_by_one(client: httpx.AsyncClient, ledger: Ledge
             await anext(frames)
 
 
+async def test_frames_arrive_one_by_one_through_an_nginx_that_knows_nothing_of_streams(
+    nginx: str, settings: Settings, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Buffering and gzip are as they come: the answer's own headers say that nothing may be held back."""
+    job_id = await accept(ledger)
+    async with _plain(nginx, settings, tmp_path) as client, _watching(client, job_id) as (answer, frames):
+        assert answer.headers.get("content-encoding", "identity") in ("identity", "gzip")
+        assert (await anext(frames)).event == "snapshot"
+        attempt = await start(ledger, job_id)
+        assert (await anext(frames)).event == "job.started"
+        await succeed(ledger, attempt)
+        assert (await anext(frames)).event == "job.succeeded"
+        with pytest.raises(StopAsyncIteration):
+            await anext(frames)
+
+
+@pytest.mark.parametrize(
+    ("patience", "heartbeat", "quiet"),
+    [("2s", 0.5, 6), pytest.param("60s", 15, 65, marks=pytest.mark.full)],
+    ids=["in-small", "as-it-comes"],
+)
+async def test_a_quiet_stream_outlives_the_patience_of_a_proxy(
+    nginx: str, settings: Settings, ledger: Ledger, tmp_path: Path, patience: str, heartbeat: float, quiet: float
+) -> None:
+    settings = settings.model_copy(update={"stream_heartbeat_seconds": heartbeat})
+    job_id = await accept(ledger)
+    async with _plain(nginx, settings, tmp_path, f"proxy_read_timeout {patience};") as client:
+        async with _watching(client, job_id, quiet + 30) as (_, frames):
+            following = await _stays_quiet(frames, quiet)
+            await succeed(ledger, await start(ledger, job_id))
+            assert (await following).event == "job.started"
+            assert [frame.event async for frame in frames] == ["job.succeeded"]
+
+
+async def test_the_feed_is_passed_on_like_a_stream(nginx: str, tmp_path: Path) -> None:
+    """Each frame is sent only after the one before it was read."""
+    read = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n")
+        await read.wait()
+        writer.write(b"data: 2\n\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        upstream = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with gateway(nginx, tmp_path, upstream) as front, httpx.AsyncClient(base_url=front.url) as client:
+            async with asyncio.timeout(20), client.stream("GET", "/events") as answered:
+                frames = _frames(answered)
+                assert (await anext(frames)).data == "1"
+                read.set()
+                assert (await anext(frames)).data == "2"
+
+
 async def test_a_stream_is_resumed_by_header_and_by_query(client: httpx.AsyncClient, ledger: Ledger) -> None:
     job_id = await accept(ledger)
     await succeed(ledger, await start(ledger, job_id))
@@ -216,6 +313,43 @@ async def test_an_api_that_is_away_does_not_stop_an_event_source(before_nothing:
     assert decoder.retry_milliseconds in (1500, 2500, 3500, 4500)
 
 
+async def test_tickets_reach_no_log(before_nothing: Gateway) -> None:
+    """Neither that of requests nor that of errors, where nginx likes to quote the whole request."""
+    async with httpx.AsyncClient(base_url=before_nothing.url) as client:
+        for accepts in ("text/event-stream", "application/json"):
+            await client.get("/jobs/x/events?ticket=secret-words", headers={"Accept": accepts})
+        assert (await client.get("/jobs/x")).status_code == 503
+    assert [line["status"] for line in before_nothing.lines][-3:] == [200, 503, 503]
+    for name in ("access.log", "error.log"):
+        assert "secret-words" not in (before_nothing.folder / name).read_text(), name
+    assert "/jobs/x" in (before_nothing.folder / "error.log").read_text(), "other errors are told"
+
+
+@contextlib.asynccontextmanager
+async def _plain(nginx: str, settings: Settings, folder: Path, more: str = "") -> AsyncIterator[httpx.AsyncClient]:
+    async with serve(settings) as api, plain_gateway(nginx, folder, urlsplit(api).netloc, more) as front:
+        async with httpx.AsyncClient(base_url=front.url, timeout=20) as client:
+            yield client
+
+
+@contextlib.asynccontextmanager
+async def _watching(
+    client: httpx.AsyncClient, job_id: object, seconds: float = 30
+) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[Any]]]:
+    headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip"}
+    async with asyncio.timeout(seconds), client.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
+        yield answer, _frames(answer)
+
+
+async def _stays_quiet(frames: AsyncIterator[Any], seconds: float) -> asyncio.Future[Any]:
+    """After its snapshot a stream shows nothing for so long, and does not end; the answer is the next frame to come."""
+    assert (await anext(frames)).event == "snapshot"
+    following = asyncio.ensure_future(anext(frames))
+    done, _ = await asyncio.wait([following], timeout=seconds)
+    assert not done
+    return following
+
+
 def _listens(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 404
@@ -225,7 +359,7 @@ def _listens(port: int) -> bool:
 
 async def _frames(answer: httpx.Response) -> AsyncIterator[Any]:
     decoder = Decoder()
-    async for chunk in answer.aiter_raw():
+    async for chunk in answer.aiter_bytes():
         for frame in decoder.feed(chunk):
             yield frame
 

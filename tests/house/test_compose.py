@@ -88,12 +88,12 @@ def test_ports_are_published_on_this_machine_only() -> None:
 
 def test_secrets_come_from_the_environment_and_say_so_when_missing() -> None:
     uses = re.findall(r"\$\{(\w+)([^}]*)\}", TEXT)
-    assert {name for name, _ in uses} == {"POSTGRES_PASSWORD", "TODOKE_SIGNING_SECRET"}
+    assert {name for name, _ in uses} == {"POSTGRES_PASSWORD", "TODOKE_SIGNING_SECRET", "TODOKE_SECRET_KEYS"}
     assert all(re.fullmatch(r":\?\S.*", what) for _, what in uses), uses
 
 
 def test_the_gateway_meets_the_api() -> None:
-    """The API binds loopback only, so both must stand in one network namespace."""
+    """The API of compose.yaml binds loopback only, so both must stand in one network namespace."""
     assert SERVICES["api"]["network_mode"] == "service:gateway"
     environment = SERVICES["api"]["environment"]
     assert f"server {environment['TODOKE_HOST']}:{environment['TODOKE_PORT']};" in NGINX

@@ -48,8 +48,12 @@ async def test_our_own_page_may_write(api: httpx.AsyncClient) -> None:
     assert (await api.post("/generate-report", headers=headers)).status_code == 202
 
 
-async def test_behind_a_gateway_the_public_host_is_an_own_one(settings: Settings) -> None:
-    public = settings.model_copy(update={"desk_mode": False, "public_url": "https://jobs.example.com"})
+async def test_where_keys_are_required_every_host_is_served(settings: Settings) -> None:
+    """Whoever has no key gets nothing, and no browser adds one by itself."""
+    public = settings.model_copy(
+        update={"desk_mode": False, "require_keys": True, "public_url": "https://jobs.example.com"}
+    )
     async with serve(public) as url, httpx.AsyncClient(base_url=url) as api:
-        answer = await api.post("/generate-report", headers={"Host": "jobs.example.com"})
-        assert answer.json()["eventsUrl"].startswith("https://jobs.example.com/jobs/")
+        for host in ("jobs.example.com", "10.0.0.1:8080"):
+            assert (await api.get("/healthz", headers={"Host": host})).status_code == 200
+            assert (await api.post("/generate-report", headers={"Host": host})).status_code == 401

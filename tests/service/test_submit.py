@@ -101,7 +101,7 @@ async def test_the_same_key_and_body_is_the_same_job(api: httpx.AsyncClient, dat
     other_spelling = json.dumps({"metadata": {"b": 2, "a": 1}}, indent=2)
     again = await api.post("/generate-report", content=other_spelling, headers={"Idempotency-Key": "k-1"})
     assert (first.status_code, again.status_code) == (202, 202)
-    assert first.json() == again.json()
+    assert first.json()["jobId"] == again.json()["jobId"]
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
     assert await count(database, "job") == 1
@@ -118,7 +118,7 @@ async def test_no_body_and_an_empty_object_are_the_same_body(api: httpx.AsyncCli
     answers = [
         await api.post("/generate-report", content=body, headers={"Idempotency-Key": "k"}) for body in (b"", b"{}")
     ]
-    assert answers[0].json() == answers[1].json()
+    assert answers[0].json()["jobId"] == answers[1].json()["jobId"]
 
 
 @pytest.mark.parametrize("key", ["", '""', "a" * 256])

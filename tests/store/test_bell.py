@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from todoke.model.event import Hint
 from todoke.model.ids import new_id
-from todoke.store.bell import EVERYTHING, PAYLOAD_BYTES_MAX, PAYLOADS_MAX, parse_payload, payloads
+from todoke.wire.notice import EVERYTHING, PAYLOAD_BYTES_MAX, PAYLOADS_MAX, parse_payload, payloads
 
 HINTS = st.builds(Hint, st.uuids(), st.integers(1, 2**31 - 1), st.integers(0, 2**31 - 1))
 

@@ -11,11 +11,12 @@ from todoke.model.dead_letter import DeadLetter, LetterVerdict
 from todoke.model.errors import Unavailable
 from todoke.model.ids import new_id
 from todoke.model.job import Outcome, State
-from todoke.store.bell import Bell, cancel_channel
+from todoke.store.bell import Bell
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 from todoke.store.repair import Repair
+from todoke.wire.notice import cancel_channel
 
 
 async def story(reader: Reader, job_id: UUID) -> dict[str, Any]:

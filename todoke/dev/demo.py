@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ async def _demo(options: DemoOptions, params: dict[str, Any], began: float) -> i
         async with Stack(Options(port=options.port, state=options.state)) as stack:
             async with (
                 Receiver(stack.facts["signingSecret"]) as receiver,
-                httpx.AsyncClient(base_url=stack.url) as client,
+                httpx.AsyncClient(base_url=stack.url, headers=_proof(stack.facts)) as client,
             ):
                 work = asyncio.create_task(_one_job(client, receiver, params, options.out))
                 if not await _done_before(stopping, work):
@@ -91,6 +91,11 @@ async def _demo(options: DemoOptions, params: dict[str, Any], began: float) -> i
                 console.print("Everything keeps running; press Ctrl-C to stop.")
                 await stopping.wait()
             return code
+
+
+def _proof(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What a caller sends to a desk that asks for keys."""
+    return {"Authorization": f"Bearer {facts['apiKey']}"} if "apiKey" in facts else {}
 
 
 async def _done_before(stopping: asyncio.Event, work: "asyncio.Task[int]") -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from todoke.dev import aws
 from todoke.dev.leftovers import MARK
 from todoke.dev.ports import LOOPBACK
+from todoke.dev.state import Secrets
 from todoke.model.errors import Refused
 from todoke.runtime.settings import is_loopback
 
@@ -20,11 +21,11 @@ def refuse_open_doors(environment: Mapping[str, str]) -> None:
     host = environment.get("TODOKE_HOST", "")
     if host and not is_loopback(host):
         raise Refused(
-            f"todoke dev asks for no key, so it serves this machine only: unset TODOKE_HOST ({host}),"
+            f"todoke dev serves this machine only: unset TODOKE_HOST ({host}),"
             " or start `todoke api` with your own database and queue"
         )
     if environment.get("TODOKE_PUBLIC_URL"):
-        raise Refused("todoke dev asks for no key, so it serves this machine only: unset TODOKE_PUBLIC_URL")
+        raise Refused("todoke dev serves this machine only: unset TODOKE_PUBLIC_URL")
 
 
 def child_environment(
@@ -35,7 +36,8 @@ def child_environment(
     database_url: str,
     aws_url: str,
     places: aws.Places,
-    signing_secret: str,
+    secrets: Secrets,
+    require_keys: bool,
 ) -> dict[str, str]:
     """The caller's variables, every TODOKE_ one included, under those of the stack."""
     kept = {name: value for name, value in caller.items() if name not in REPLACED and not name.startswith("AWS_")}
@@ -49,8 +51,10 @@ def child_environment(
         "AWS_ACCESS_KEY_ID": aws.KEY_ID,
         "AWS_SECRET_ACCESS_KEY": aws.SECRET,
         "TODOKE_S3_BUCKET": places.bucket,
-        "TODOKE_SIGNING_SECRET": signing_secret,
+        "TODOKE_SIGNING_SECRET": caller.get("TODOKE_SIGNING_SECRET") or secrets.signing_secret,
+        "TODOKE_SECRET_KEYS": caller.get("TODOKE_SECRET_KEYS") or secrets.secret_keys,
         "TODOKE_DESK_MODE": "true",
+        "TODOKE_REQUIRE_KEYS": str(require_keys).lower(),
         "TODOKE_HOST": LOOPBACK,
         "TODOKE_PORT": str(port),
         # A company's proxy must not be asked for what runs on this machine.

@@ -14,6 +14,7 @@ from todoke.dev import aws, leftovers
 from todoke.dev.binaries import find_binaries
 from todoke.dev.child import Child
 from todoke.dev.environment import child_environment, refuse_open_doors
+from todoke.dev.first_key import first_key
 from todoke.dev.ports import LOOPBACK, answers, listen
 from todoke.dev.postgres import Postgres
 from todoke.dev.state import StateFolder
@@ -25,6 +26,8 @@ READY_SECONDS = 90
 # The whole stop stays under ten seconds: TERM, again at 5 s, KILL at 8 s, then the parts they stood on.
 PROGRAM_STEPS = ((signal.SIGTERM, 5.0), (signal.SIGTERM, 3.0))
 POSTGRES_STEPS = ((signal.SIGINT, 1.0), (signal.SIGQUIT, 0.3))
+# As pydantic reads a flag.
+YES = frozenset({"1", "true", "yes", "on", "t", "y"})
 AWS_STEPS = ((signal.SIGTERM, 1.3),)
 
 
@@ -54,6 +57,7 @@ class Options:
     notifiers: int = 1
     restart: bool = True
     durable: bool = True
+    require_keys: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     programs: Mapping[str, Sequence[str]] = field(default_factory=three_processes)
     migrate: Callable[[str], None] = apply_migrations
@@ -71,6 +75,7 @@ class Stack:
         self._folder = StateFolder(options.state)
         self._supervisor = Supervisor(restart=options.restart, say=say, changed=self._publish)
         self._published = False
+        self._api_key: str | None = None
 
     @property
     def url(self) -> str:
@@ -81,7 +86,7 @@ class Stack:
     def facts(self) -> dict[str, Any]:
         """What dev.json says, process ids as of now."""
         environment = self._environment
-        return {
+        facts = {
             "url": self.url,
             "databaseUrl": self._postgres.url,
             "sqsQueueUrl": self._aws.places.queue_url,
@@ -95,6 +100,7 @@ class Stack:
             "signingSecret": environment["TODOKE_SIGNING_SECRET"],
             "pids": {kind: self._supervisor.pids(kind) for kind in (*self.options.programs, "postgres", "aws")},
         }
+        return facts if self._api_key is None else facts | {"apiKey": self._api_key}
 
     async def start(self) -> None:
         """Bring everything up; returns when a job can be submitted and dev.json says where."""
@@ -152,6 +158,9 @@ class Stack:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._start_postgres())
             group.create_task(self._supervisor.add(Member("aws", self._aws)))
+        require_keys = self.options.require_keys or caller.get("TODOKE_REQUIRE_KEYS", "").lower() in YES
+        if require_keys:
+            self._api_key = await first_key(self._postgres.url, folder)
         self._environment = child_environment(
             caller,
             state=folder.path,
@@ -159,7 +168,8 @@ class Stack:
             database_url=self._postgres.url,
             aws_url=self._aws.url,
             places=self._aws.places,
-            signing_secret=caller.get("TODOKE_SIGNING_SECRET") or found.signing_secret,
+            secrets=found,
+            require_keys=require_keys,
         )
 
     async def _start_postgres(self) -> None:

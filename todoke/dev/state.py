@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,16 +16,21 @@ from todoke.model.errors import Refused
 
 @dataclass(frozen=True)
 class Secrets:
-    """Made once per state folder: the database password and the key that signs webhooks (`whsec_…`)."""
+    """Made once per state folder: the database password, the key that signs webhooks (`whsec_…`), the key of tickets.
+
+    api_key: the desk's first API key (`tdk_…`), once keys were required.
+    """
 
     database_password: str
     signing_secret: str
+    secret_keys: str
+    api_key: str | None = None
 
     @classmethod
     def fresh(cls) -> Self:
-        """New random ones, 24 and 32 bytes."""
+        """New random ones, 24 and twice 32 bytes."""
         key = base64.b64encode(secrets.token_bytes(32)).decode()
-        return cls(secrets.token_urlsafe(24), f"whsec_{key}")
+        return cls(secrets.token_urlsafe(24), f"whsec_{key}", secrets.token_urlsafe(32))
 
 
 class StateFolder:
@@ -69,7 +74,7 @@ class StateFolder:
     def secrets(self) -> Secrets:
         """The folder's secrets, made on first use. Raises Refused when the file is gone or damaged."""
         try:
-            return Secrets(**json.loads(self._secrets.read_text(encoding="utf-8")))
+            return self._completed(json.loads(self._secrets.read_text(encoding="utf-8")))
         except FileNotFoundError:
             if self.postgres.exists():
                 raise Refused(
@@ -82,6 +87,10 @@ class StateFolder:
         _replace(self._secrets, asdict(made))
         return made
 
+    def keep_api_key(self, text: str) -> None:
+        """Remember the desk's API key."""
+        _replace(self._secrets, asdict(replace(self.secrets(), api_key=text)))
+
     def publish(self, facts: Mapping[str, Any]) -> None:
         """Replace dev.json."""
         self._introduce(f"process {os.getpid()} at {facts['url']}")
@@ -90,6 +99,14 @@ class StateFolder:
     def withdraw(self) -> None:
         """Remove dev.json: nothing it says is true any more."""
         self._public.unlink(missing_ok=True)
+
+    def _completed(self, kept: dict[str, Any]) -> Secrets:
+        """What an earlier version kept, and what it did not know yet."""
+        if "secret_keys" in kept or not kept:
+            return Secrets(**kept)
+        found = Secrets(**kept, secret_keys=Secrets.fresh().secret_keys)
+        _replace(self._secrets, asdict(found))
+        return found
 
     def _make(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -8,6 +8,7 @@ TodokeError
 │   ├── NotFinished
 │   ├── NoResult
 │   ├── TypeUnknown
+│   ├── CursorLost
 │   ├── Gone
 │   └── ResultExpired
 └── Unavailable        infrastructure is away: try later, charge nobody
@@ -75,6 +76,12 @@ class TypeUnknown(Refused):
     """The job's type is not in the catalog any more."""
 
     code = "JOB_TYPE_UNKNOWN"
+
+
+class CursorLost(Refused):
+    """A log was to be read behind a place it does not have; `members` says why."""
+
+    code = "CURSOR_LOST"
 
 
 class Gone(Refused):

@@ -56,10 +56,14 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a submit led to: a new job, or the one its key already named."""
+    """What a submit led to: a new job, or the one its key already named.
+
+    ticket_generation: how often that one's tickets were taken back.
+    """
 
     id: UUID
     is_replay: bool
+    ticket_generation: int = 0
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ DELIVERY_ATTEMPTS = Counter("todoke_delivery_attempts", "Attempts at a delivery,
 
 # Streams.
 STREAMS = Gauge("todoke_streams", "Streams this process holds open.")
+LONG_POLLS = Gauge("todoke_long_polls", "Long polls this process holds open.")
+LONG_POLL_ENDS = Counter("todoke_long_poll_ends", "Long polls that were answered, by outcome.", ["outcome"])
 STREAM_ENDS = Counter("todoke_stream_ends", "Streams that ended, by reason.", ["reason"])
 STREAM_REPLAYS = Counter(
     "todoke_stream_replays", "Frames of the log sent to streams, by where they came from.", ["source"]
@@ -67,6 +69,16 @@ STREAM_LAG = Histogram(
 )
 SWEEP_FINDS = Counter("todoke_sweep_finds", "Changes a sweep found whose NOTIFY had not been heard.")
 RING_BYTES = Gauge("todoke_ring_bytes", "Memory held by recent events of watched jobs.")
+
+# The bell: NOTIFY between processes.
+HINTS_SENT = Counter("todoke_hints_sent", "Hints given to NOTIFY.")
+HINTS_RECEIVED = Counter("todoke_hints_received", "Hints heard from NOTIFY.")
+HINTS_COALESCED = Counter("todoke_hints_coalesced", "Hints that went out as part of a later or wider one.")
+NOTIFY_REFUSED = Counter("todoke_notify_refused", "Commits repeated without NOTIFY because its queue was full.")
+LISTENER_UP = Gauge("todoke_listener_up", "1 while NOTIFY is proven to be heard.")
+LISTENER_RECONNECTS = Counter("todoke_listener_reconnects", "How often the LISTEN connection was made anew.")
+ECHO_TIME = Histogram("todoke_echo_seconds", "From a NOTIFY to oneself to its echo.", buckets=LAG_SECONDS)
+NOTIFY_QUEUE_USAGE = Gauge("todoke_notify_queue_usage", "Share of PostgreSQL's NOTIFY queue in use, 0 to 1.")
 
 # Any process.
 BATCH_SIZE = Histogram("todoke_batch_items", "Items in one flush.", ["batcher"], buckets=BATCH_ITEMS)

@@ -28,6 +28,7 @@ OUTAGES = (
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,  # the old primary of a failover
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the new one, reached before it was promoted
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 CONNECT_SECONDS = 5.0
@@ -89,6 +90,11 @@ class Database:
         with outages_named():
             async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
                 return await connection.fetch(query, *arguments)
+
+    async def renew_connections(self) -> None:
+        """Have every connection made anew before it is used again: some may lead to a server that is no longer it."""
+        await self._pool.expire_connections()
+        await self._engine.dispose()
 
     async def check_writable(self) -> None:
         """Raises Unavailable while PostgreSQL is away or takes no writes."""

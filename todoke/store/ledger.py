@@ -13,9 +13,10 @@ from todoke.model.errors import KeyReused, Unavailable
 from todoke.model.event import Hint
 from todoke.model.job import Accepted, Attempt, NewJob, Outcome, Progress, State
 from todoke.store import limits
-from todoke.store.bell import cancel_channel, ring
+from todoke.store.announcing import Announcer
 from todoke.store.database import Connection, Database, queries
 from todoke.store.transactions import Transactions, columns
+from todoke.wire.notice import cancel_channel
 
 SQL = queries("ledger")
 
@@ -33,8 +34,10 @@ class Ledger(Transactions):
     tenant_jobs_max: how many jobs of one tenant may run at once; 0: no limit.
     """
 
-    def __init__(self, database: Database, channel: str, tenant_jobs_max: int = 0) -> None:
-        super().__init__(database, channel)
+    def __init__(
+        self, database: Database, channel: str, tenant_jobs_max: int = 0, announcer: Announcer | None = None
+    ) -> None:
+        super().__init__(database, channel, announcer)
         self._tenant_jobs_max = tenant_jobs_max
 
     async def accept(self, jobs: Sequence[NewJob], redispatch_seconds: float) -> list[Accepted | KeyReused]:
@@ -47,7 +50,7 @@ class Ledger(Transactions):
 
         async def work(connection: Connection) -> list[Accepted | KeyReused]:
             rows = await connection.fetch(SQL["accept"], *asked, redispatch_seconds)
-            await self._ring(connection, rows)
+            self._ring(connection, rows)
             new = {row["id"] for row in rows}
             holders = await _holders(connection, [job for job in jobs if job.id not in new])
             return [Accepted(job.id, is_replay=False) if job.id in new else holders[job.id] for job in jobs]
@@ -136,7 +139,7 @@ class Ledger(Transactions):
 
         async def work(connection: Connection) -> list[bool]:
             rows = await connection.fetch(SQL["report"], *asked, worker_id)
-            await self._ring(connection, rows)
+            self._ring(connection, rows)
             changed = {row["id"] for row in rows}
             return [report.id in changed for report in reports]
 
@@ -155,7 +158,7 @@ class Ledger(Transactions):
 
         async def work(connection: Connection) -> list[bool]:
             rows = await connection.fetch(SQL["settle"], *asked, worker_id, *artifacts)
-            await self._ring(connection, rows)
+            self._ring(connection, rows)
             await limits.free(connection, rows, is_tenant_limited=self._tenant_jobs_max > 0)
             settled = {(row["id"], row["lease"]) for row in rows}
             rest = [end for end in outcomes if (end.id, end.lease) not in settled]
@@ -172,10 +175,18 @@ class Ledger(Transactions):
             for row in rows:
                 hint = Hint(job_id, row["sequence"] or 0, row["progress_version"] or 0)
                 if row["sequence"] is not None:
-                    await ring(connection, self._channel, [hint])
+                    self._announce(connection, self._channel, [hint])
                 if row["is_held"]:
-                    await ring(connection, cancel_channel(self._channel), [hint])
+                    self._announce(connection, cancel_channel(self._channel), [hint])
             return bool(rows)
+
+        return await self._transact(work)
+
+    async def revoke_tickets(self, job_id: UUID, tenant_id: str) -> bool:
+        """Take back every ticket and stream cookie given for the job so far. False: no such job."""
+
+        async def work(connection: Connection) -> bool:
+            return bool(await connection.fetch(SQL["revoke_tickets"], job_id, tenant_id))
 
         return await self._transact(work)
 
@@ -216,7 +227,7 @@ class Ledger(Transactions):
         rows = await connection.fetch(
             SQL["claim"], list(ids), list(types), worker_id, lease_seconds, is_admitted, is_ranked
         )
-        await self._ring(connection, rows)
+        self._ring(connection, rows)
         return [_attempt(row) for row in rows]
 
 
@@ -299,7 +310,7 @@ async def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[UUID,
             # Erased between the two statements: asked once more, the key is free.
             raise Unavailable("the job that held an Idempotency-Key is just being erased")
         if holder["request_digest"] == job.request_digest:
-            answers[job.id] = Accepted(holder["id"], is_replay=True)
+            answers[job.id] = Accepted(holder["id"], is_replay=True, ticket_generation=holder["ticket_generation"])
         else:
             answers[job.id] = KeyReused("this Idempotency-Key was used with another body; send a new key")
     return answers

@@ -24,6 +24,7 @@ class Status:
 
     epoch: the job's own, as its cursors and ETag carry it.
     result_expired_at: ISO 8601 UTC, when a success was older than results are kept.
+    due_age, start_age: seconds since it was due (negative: until it is), and since its first attempt began.
     """
 
     job_id: UUID
@@ -36,6 +37,8 @@ class Status:
     artifacts: list[dict[str, Any]]
     snapshot: str
     result_expired_at: str | None
+    due_age: float
+    start_age: float | None
 
     @property
     def is_terminal(self) -> bool:
@@ -80,6 +83,8 @@ class Reader:
             artifacts=json.loads(row["artifacts"]),
             snapshot=row["snapshot"],
             result_expired_at=row["result_expired_at"],
+            due_age=row["due_age"],
+            start_age=row["start_age"],
         )
 
     async def original(self, job_id: UUID, tenant_id: str) -> Original | None:
@@ -89,6 +94,11 @@ class Reader:
             return None
         row = dict(rows[0])
         return Original(**row | {"state": State(row["state"]), "callback_events": tuple(row["callback_events"] or ())})
+
+    async def ticket_generation(self, job_id: UUID, tenant_id: str) -> int | None:
+        """How often the job's tickets were taken back, or None when this tenant has no such job."""
+        rows = await self._database.fetch(SQL["ticket_generation"], job_id, tenant_id)
+        return int(rows[0]["ticket_generation"]) if rows else None
 
     async def tombstone(self, job_id: UUID, tenant_id: str) -> dict[str, Any] | None:
         """Public JSON of a job that was erased, or None when this tenant had no such job, or has it still."""
@@ -123,6 +133,10 @@ class Reader:
     async def epoch(self) -> str:
         """The value cursors carry; another one means the numbering may have been lost."""
         return str((await self._database.fetch(SQL["epoch"]))[0]["value"])
+
+    async def renew_connections(self) -> None:
+        """After a change of epoch: let nothing be read from the server before, should it still answer."""
+        await self._database.renew_connections()
 
     async def renew_epoch(self) -> None:
         """Have cursors of another server refused: this one may be a copy of the one that gave them."""

@@ -25,7 +25,7 @@ class Repair(Transactions):
             if not await _leads(connection):
                 return {}
             rows = await connection.fetch(SQL["end_doomed"], jobs_max)
-            await self._ring(connection, rows)
+            self._ring(connection, rows)
             return {row["id"]: row["error_code"] for row in rows}
 
         return await self._transact(work)
@@ -70,7 +70,7 @@ class Repair(Transactions):
         async def work(connection: Connection) -> list[LetterVerdict]:
             named = sorted({letter.job_id for letter in letters if letter.job_id is not None})
             rows = await connection.fetch(SQL["bury"], named, DEAD_DISPATCHES)
-            await self._ring(connection, rows)
+            self._ring(connection, rows)
             ended = {row["id"] for row in rows}
             verdicts = [_verdict(letter, ended) for letter in letters]
             kept = columns(

@@ -27,6 +27,15 @@ def retry(spread: tuple[int, int] = RETRY_MILLISECONDS) -> bytes:
     return f"retry: {random.randint(*spread)}\n\n".encode()  # noqa: S311 - jitter is no secret
 
 
+def opening() -> bytes:
+    """The first bytes of a stream: the frame that follows ends them.
+
+    A blank line before any id would clear the cursor of a reader that starts each stream with an empty one, as the
+    standard's words have it.
+    """
+    return b": todoke\n" + retry().removesuffix(b"\n")
+
+
 @dataclass(frozen=True)
 class Frame:
     """An event as a reader gets it; `last_event_id` is the cursor in force after it."""

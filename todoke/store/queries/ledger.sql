@@ -31,12 +31,12 @@ ON CONFLICT DO NOTHING
 RETURNING id, sequence, progress_version
 
 -- holders: the jobs that have these ids or hold these idempotency keys
-SELECT job.id, job.tenant_id, job.type, job.idempotency_key, job.request_digest
+SELECT job.id, job.tenant_id, job.type, job.idempotency_key, job.request_digest, job.ticket_generation
 FROM job
 JOIN unnest($1::text[], $2::text[], $3::text[]) AS asked (tenant_id, type, idempotency_key)
     USING (tenant_id, type, idempotency_key)
 UNION ALL
-SELECT job.id, job.tenant_id, job.type, NULL, NULL
+SELECT job.id, job.tenant_id, job.type, NULL, NULL, job.ticket_generation
 FROM job
 WHERE job.id = ANY ($4::uuid[])
 
@@ -295,6 +295,12 @@ SELECT
 FROM asked
 LEFT JOIN ended USING (id)
 LEFT JOIN requested USING (id)
+
+-- revoke_tickets: no ticket or stream cookie given so far opens this job any more
+UPDATE job
+SET ticket_generation = ticket_generation + 1
+WHERE id = $1 AND tenant_id = $2
+RETURNING id
 
 -- strays: jobs that stand under this worker
 SELECT job.id, job.lease

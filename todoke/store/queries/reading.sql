@@ -14,12 +14,19 @@ SELECT
         WHERE artifact.job_id = job.id AND artifact.tenant_id = job.tenant_id
     )::text AS artifacts,
     event_body(job, 'snapshot') AS snapshot,
-    CASE job.state WHEN 'SUCCESS' THEN utc(job.results_expired_at) END AS result_expired_at
+    CASE job.state WHEN 'SUCCESS' THEN utc(job.results_expired_at) END AS result_expired_at,
+    extract(epoch FROM clock_timestamp() - job.due_at)::float8 AS due_age,
+    extract(epoch FROM clock_timestamp() - job.started_at)::float8 AS start_age
 FROM job
 WHERE job.id = $1 AND job.tenant_id = $2
 
 -- original: what a job was submitted with
 SELECT id, tenant_id, type, state, params, metadata, callback_url, callback_events
+FROM job
+WHERE id = $1 AND tenant_id = $2
+
+-- ticket_generation: how often the tickets of a job were taken back
+SELECT ticket_generation
 FROM job
 WHERE id = $1 AND tenant_id = $2
 

@@ -1,0 +1,70 @@
+"""One connection of a client: uvicorn's handling, and what it leaves open."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+HEAD_BYTES_MAX = 64 * 1024
+HEAD_SECONDS = 30.0
+
+
+class Connection(HttpToolsProtocol):
+    """Bounds the head of a request in size and time: before it is read nobody has shown a key.
+
+    Tells the request that is being answered that its client has left, also when others were sent behind it: uvicorn
+    tells the last one it has read. A stream with a request behind it would stay open, and count, for nobody.
+    """
+
+    _answered: RequestResponseCycle | None = None
+    _head_bytes: int | None = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the loop."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._head_bytes is not None:
+            # What came before this piece was all head; this one may be body too.
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.send_400_response("The head of the request is too long.")
+                return
+            self._head_bytes += len(data)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._await_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._head_bytes = None
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._stop_timer()
+        super().connection_lost(exc)
+        answered, self._answered = self._answered, None
+        if answered is not None and not answered.response_complete:
+            answered.disconnected = True
+            answered.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        self._stop_timer()
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
