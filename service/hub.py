@@ -130,9 +130,7 @@ class Hub:
 
     def _is_news(self, hint: Hint) -> bool:
         topic = self._topics.get(hint.job_id)
-        return topic is not None and not (
-            topic.is_loaded and hint.sequence <= topic.last and hint.progress_version <= topic.progress_version
-        )
+        return topic is not None and (not topic.is_loaded or topic.is_behind(hint))
 
     def _mark(self, job_ids: Iterable[UUID]) -> None:
         self._dirty.update(job_ids)
@@ -193,7 +191,7 @@ class Hub:
         if news is None:
             topic.lose()
             return
-        if topic.is_loaded and not news.events and news.head.progress_version <= topic.progress_version:
+        if topic.is_loaded and not topic.is_behind(news.head):
             return
         if topic.is_loaded and news.age is not None:
             metrics.SWEEP_FINDS.inc(is_sweep)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from service.hub import Hub
 from service.topic import CHUNK_BYTES_MAX, Topic
+from todoke.model import event
 from todoke.model.event import Cursor
+from todoke.model.job import State
 from todoke.runtime import metrics
 from todoke.store.reading import Reader, Status
 from todoke.wire import sse
@@ -133,7 +135,12 @@ class JobSource:
         if status is None:
             return None
         self._epoch = status.epoch
-        self._show(status, "reset", _reset_body(status, reason))
+        self._show(status, "reset", _picture(status, "reset", reason))
+        if reason == "gap" and status.is_terminal:
+            # The log may lack this one too, and without it a browser would come back for ever.
+            self._sequence = status.sequence
+            kind = event.SUCCEEDED if status.state is State.SUCCESS else event.FAILED
+            self._pending.insert(0, sse.frame(kind, _picture(status, kind), str(Cursor(self._epoch, self._sequence))))
         metrics.STREAM_RESETS.labels(reason).inc()
         return self._next_pending()
 
@@ -148,19 +155,19 @@ class JobSource:
         reason = unusable(cursor, status)
         if cursor is None or reason is not None:
             metrics.STREAM_RESETS.labels(reason).inc()
-            self._show(status, "reset", _reset_body(status, reason))
+            self._show(status, "reset", _picture(status, "reset", reason))
             return
         self._sequence = cursor.sequence
         # Without data it is no event. It gives the cursor back to readers that forgot it with the last connection.
         self._pending = [f"id: {cursor}\n\n".encode()]
 
-    def _show(self, status: Status, event: str, body: str) -> None:
+    def _show(self, status: Status, kind: str, body: str) -> None:
         """A whole picture of the job; a finished one also gets its terminal event, so that every reader sees an end.
 
         The picture's id stands before that event: a reader cut off between the two comes back for it.
         """
         self._sequence = status.sequence - 1 if status.is_terminal else status.sequence
-        self._pending = [sse.frame(event, body, str(Cursor(status.epoch, self._sequence)))]
+        self._pending = [sse.frame(kind, body, str(Cursor(status.epoch, self._sequence)))]
         self._progress_version = status.progress_version
         self._has_news = True
 
@@ -179,6 +186,8 @@ def unusable(cursor: Cursor | None, status: Status) -> str | None:
     return "ahead" if cursor.sequence > status.sequence else None
 
 
-def _reset_body(status: Status, reason: str | None) -> str:
-    snapshot = json.loads(status.snapshot)
-    return json.dumps({**snapshot, "type": "reset", "reason": reason}, ensure_ascii=False, separators=(",", ":"))
+def _picture(status: Status, kind: str, reason: str | None = None) -> str:
+    picture = {**json.loads(status.snapshot), "type": kind}
+    if reason is not None:
+        picture["reason"] = reason
+    return json.dumps(picture, ensure_ascii=False, separators=(",", ":"))

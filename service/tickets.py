@@ -58,9 +58,10 @@ class Tickets:
         return _opened(self._tickets, ticket, job_id), _opened(self._cookies, cookie, job_id)
 
     def cookie_for(self, request: Request, identity: Identity) -> dict[str, str]:
-        """Headers to add to an answer of `/jobs/{id}/events`: the stream cookie of a page of our own site, renewed at
+        """Headers to add to an answer of `/jobs/{id}/events`; none for callers with a key.
 
-        each connect, and leave for any page to read what a ticket opened. Nothing for callers with a key.
+        The stream cookie for a page of our own site, renewed at each connect; and leave for a page of any site to read
+        what a ticket opened.
         """
         if identity.right.job_id is None:
             return {}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from todoke.model import event
-from todoke.model.event import Cursor, Event, Head, job_epoch
+from todoke.model.event import Cursor, Event, Head, Hint, job_epoch
 from todoke.runtime import metrics
 from todoke.wire import sse
 
@@ -56,6 +56,10 @@ class Topic:
         """Whether anybody is here."""
         return bool(self._wakes)
 
+    def is_behind(self, place: Head | Hint) -> bool:
+        """Whether the job has got further than what is known here."""
+        return place.sequence > self.last or place.progress_version > self.progress_version
+
     def join(self, wake: Callable[[], None]) -> None:
         """Have `wake` called at every change. It must not wait."""
         self._wakes.add(wake)
@@ -92,6 +96,10 @@ class Topic:
                 metrics.STREAM_GAPS.inc()
             due = item.sequence + 1
             self._append(item)
+        if self.last < head.sequence:
+            metrics.STREAM_GAPS.inc()
+            self.drop_ring()
+            self.last = head.sequence
         if head.progress_version > self.progress_version:
             self.progress_version = head.progress_version
             self._progress = (head.sequence, sse.frame(event.PROGRESS, head.progress))

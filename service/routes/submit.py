@@ -84,9 +84,12 @@ class SubmitRoutes:
         # The first hint of a job that is due later comes from the sweep.
         if not answer.is_replay and not job.delay_seconds:
             self._dispatcher.hint(answer.id)
-        ended, applied = await self._statuses.ended(request, answer, job.tenant_id)
-        response = ended or self._accepted(answer, identity)
-        response.headers.update(applied)
+        response = self._accepted(answer, identity)
+        # Waiting ends in the job's status, which not everyone who submits may read.
+        if Scope.READ in identity.scopes:
+            ended, applied = await self._statuses.ended(request, answer, job.tenant_id)
+            response = ended or response
+            response.headers.update(applied)
         if answer.is_replay:
             response.headers["Idempotent-Replayed"] = "true"
         return response

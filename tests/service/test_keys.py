@@ -36,6 +36,7 @@ ROUTES = [
     ("POST", "/jobs/{id}/retry", Scope.SUBMIT),
     ("POST", "/jobs/{id}/tokens", Scope.READ),
     ("DELETE", "/jobs/{id}/tokens", Scope.READ),
+    ("GET", "/events", Scope.READ),
 ]
 OPEN = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
 AS_LIST = {"Accept": "application/json"}
@@ -147,7 +148,7 @@ async def test_another_tenants_job_looks_like_none(api: httpx.AsyncClient, datab
     await succeed(ledger, await start(ledger, ended))
     _, headers = await make_key(database)
     before = await database.fetch("SELECT * FROM job ORDER BY id")
-    for method, path, _ in ROUTES[1:]:
+    for method, path, _ in (route for route in ROUTES if "{id}" in route[1]):
         for accepts in (AS_LIST, {"Accept": "text/event-stream"}):
             answers = [
                 await api.request(method, path.format(id=job_id), headers=headers | accepts)
@@ -171,6 +172,30 @@ async def test_a_submit_belongs_to_the_keys_tenant(api: httpx.AsyncClient, datab
         ids.append(UUID(answer.json()["jobId"]))
     rows = await database.fetch("SELECT id, tenant_id FROM job")
     assert {row["id"]: row["tenant_id"] for row in rows} == dict(zip(ids, ("one", "two"), strict=True))
+
+
+async def test_only_who_may_read_is_shown_the_status_by_a_submit(api: httpx.AsyncClient, database: Database) -> None:
+    wait = {"Prefer": "wait=1", "Idempotency-Key": "once"}
+    _, submits = await make_key(database, Scope.SUBMIT)
+    first = await api.post("/generate-report", headers=submits | wait)
+    await database.fetch(
+        "UPDATE job SET state = 'FAILED', sequence = 2, finished_at = now(), error_code = 'X', error = 'it broke'"
+    )
+    again = await api.post("/generate-report", headers=submits | wait)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert "preference-applied" not in again.headers
+    assert "error" not in again.json()
+    _, both = await make_key(database, Scope.SUBMIT, Scope.READ)
+    shown = await api.post("/generate-report", headers=both | wait)
+    assert (shown.status_code, shown.json()["error"]) == (200, "it broke")
+
+
+async def test_two_tenants_feeds_are_apart(api: httpx.AsyncClient, database: Database, ledger: Ledger) -> None:
+    ours, theirs = await accept(ledger, tenant_id="one"), await accept(ledger, tenant_id="two")
+    for tenant, job_id in (("one", ours), ("two", theirs)):
+        _, headers = await make_key(database, tenant=tenant)
+        events = (await api.get("/events", headers=headers | AS_LIST)).json()["events"]
+        assert [item["data"]["jobId"] for item in events] == [str(job_id)]
 
 
 async def test_a_key_that_has_ended_is_refused(api: httpx.AsyncClient, database: Database) -> None:

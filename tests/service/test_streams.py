@@ -108,5 +108,17 @@ async def test_a_hole_made_by_hand_is_a_reset_not_silence(api: httpx.AsyncClient
         assert [frame.event for frame in await reading.rest()] == ["job.succeeded"]
 
 
+async def test_a_finished_job_without_its_log_still_ends(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    job_id = await accept(ledger)
+    await succeed(ledger, await start(ledger, job_id))
+    await ledger._database.fetch("DELETE FROM event WHERE job_id = $1", job_id)
+    async with watch(api, job_id, "earliest") as reading:
+        frames = await reading.rest()
+    assert [frame.event for frame in frames] == ["reset", "job.succeeded"]
+    assert json.loads(frames[1].data)["data"]["status"] == "success"
+    final = {"Last-Event-ID": frames[1].last_event_id}
+    assert (await api.get(f"/jobs/{job_id}/events", headers=final)).status_code == 204
+
+
 def _frames(answer: httpx.Response) -> list[sse.Frame]:
     return list(sse.Decoder().feed(answer.content))
