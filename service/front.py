@@ -25,12 +25,25 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if stream := await self._answer(scope, receive, send):
+            _forget(scope)
             await stream(receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Stream | None:
         left: list[Stream] = []
         await self.api({**scope, LEFT: left}, receive, send)
         return left.pop() if left else None
+
+
+def _forget(scope: Scope) -> None:
+    """Let go of the request but for its method, which servers ask for while they write.
+
+    The answer has begun, so nobody reads it again; headers and address would stay for minutes (4 KiB).
+    """
+    method = scope["method"]
+    # The server's own list: it keeps that as well.
+    scope["headers"].clear()
+    scope.clear()
+    scope["method"] = method
 
 
 def hand_over(scope: Scope, stream: Stream) -> None:
