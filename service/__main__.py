@@ -14,6 +14,7 @@ from service.connection import Connection
 from service.listening import bind, tune
 from service.streams import Streams
 from todoke.model.errors import InvalidInput
+from todoke.runtime.collector import calm_collector
 from todoke.runtime.hiding import hide_memory
 from todoke.runtime.settings import Settings, load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
@@ -52,6 +53,7 @@ class Server(uvicorn.Server):
 def main() -> int:
     """Serve until SIGTERM. Exit code 2: the settings do not allow to start, or to hear NOTIFY."""
     hide_memory()
+    calm_collector()
     try:
         settings = load_settings()
         sealing_keys(settings)

@@ -1,12 +1,12 @@
 """Front door of the worker process: `python -m worker`."""
 
 import asyncio
-import gc
 import sys
 
 import structlog
 
 from todoke.model.errors import InvalidInput
+from todoke.runtime.collector import calm_collector
 from todoke.runtime.hiding import hide_memory
 from todoke.runtime.metrics import shown_on
 from todoke.runtime.settings import load_settings, unknown_variables
@@ -17,15 +17,12 @@ from worker.processes import adopt_orphans
 
 log = structlog.get_logger()
 
-# What one attempt leaves behind is freed by counting references; cycles are few and may wait a little.
-COLLECTION_THRESHOLDS = (50_000, 10, 50)
-
 
 def main() -> int:
     """Work until SIGTERM. Exit code 2: the settings or the job modules do not allow to start."""
     hide_memory()
     adopt_orphans()
-    _calm_collector()
+    calm_collector()
     try:
         settings = load_settings()
         configure_logging("worker", settings.log_level)
@@ -37,16 +34,6 @@ def main() -> int:
         print(f"todoke worker: {error}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
         return 2
     return 0
-
-
-def _calm_collector() -> None:
-    """Have the garbage collector leave alone what was imported, and look rarely at the rest.
-
-    At its defaults it walked all imported modules several times a second: a quarter of the time per no-op job.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECTION_THRESHOLDS)
 
 
 if __name__ == "__main__":
