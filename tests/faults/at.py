@@ -66,7 +66,7 @@ def hold_answers() -> None:
     def create_app(settings: Any) -> Any:
         app = real(settings)
 
-        @app.middleware("http")
+        @app.api.middleware("http")
         async def hold(request: Any, call_next: Callable[[Any], Any]) -> Any:
             answer = await call_next(request)
             if request.method == "POST":

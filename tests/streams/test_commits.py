@@ -118,7 +118,7 @@ async def has_inversions(url: str) -> bool:
     """Whether, in any job's log, a transaction with a lower number wrote the later event."""
     connection = await asyncpg.connect(url)
     try:
-        rows = await connection.fetch("SELECT job_id, xid FROM event ORDER BY job_id, sequence")
+        rows = await connection.fetch("SELECT job_id, xmin::text::bigint AS xid FROM event ORDER BY job_id, sequence")
     finally:
         await connection.close()
     return any(a["job_id"] == b["job_id"] and a["xid"] > b["xid"] for a, b in itertools.pairwise(rows))
