@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
+from todoke.model.event import EARLIEST
 from todoke.model.feed import FeedCursor, Horizon, Place
 from todoke.wire.sealing import Sealer
-
-EARLIEST = "earliest"
 
 
 class FeedCursors:

@@ -4,10 +4,11 @@ import asyncio
 from dataclasses import dataclass
 
 from service.feed import Feed
-from service.feed_cursors import EARLIEST, FeedCursors
+from service.feed_cursors import FeedCursors
 from service.feed_filter import FeedFilter
 from service.feed_source import FeedSource
 from todoke.model.errors import CursorLost, InvalidInput
+from todoke.model.event import EARLIEST
 from todoke.model.feed import FeedCursor, Page
 from todoke.store.feed import FeedReader
 

@@ -2,18 +2,17 @@
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 from service.feed_cursors import FeedCursors
 from service.feed_filter import FeedFilter
+from service.watched import Watched
 from todoke.model import event
 from todoke.model.feed import END, FeedCursor, Horizon, Page, Place
 from todoke.store.feed import ProgressNews
 from todoke.wire import sse
 
-CHUNK_BYTES_MAX = 32 * 1024
 PROGRESS_JOBS_MAX = 1_000
 
 
@@ -35,13 +34,14 @@ class Progress:
     item: Item
 
 
-class FeedRing:
+class FeedRing(Watched):
     """All events behind `start` up to `end`, in order. Readers hold places, not queues.
 
     What the ring does not hold any more, or did not hold yet, is read from the log.
     """
 
     def __init__(self, tenant_id: str, cursors: FeedCursors) -> None:
+        super().__init__()
         self.tenant_id = tenant_id
         self.horizon: Horizon | None = None
         self.start = self.end = END
@@ -52,7 +52,6 @@ class FeedRing:
         self._places: list[Place] = []
         self._items: list[Item] = []
         self._progress: OrderedDict[UUID, Progress] = OrderedDict()
-        self._wakes: set[Callable[[], None]] = set()
         self._checkpoint: tuple[Horizon | None, bytes] = (None, b"")
         self._end_at = 0.0
 
@@ -60,19 +59,6 @@ class FeedRing:
     def epoch(self) -> str | None:
         """That of all its places; None until the first look."""
         return None if self.horizon is None else self.horizon.epoch
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody is here."""
-        return bool(self._wakes)
-
-    def join(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called at every change. It must not wait."""
-        self._wakes.add(wake)
-
-    def leave(self, wake: Callable[[], None]) -> None:
-        """Undo `join`."""
-        self._wakes.discard(wake)
 
     def covers(self, place: Place) -> bool:
         """Whether a reader that has got to `place` can go on here."""
@@ -89,7 +75,7 @@ class FeedRing:
         for index in range(bisect_right(self._places, place), len(self._places)):
             item = self._items[index]
             if wanted.passes(item.type, item.job_type):
-                if chosen and size + len(item.frame) > CHUNK_BYTES_MAX:
+                if chosen and size + len(item.frame) > sse.CHUNK_BYTES_MAX:
                     return b"".join(chosen), place
                 chosen.append(item.frame)
                 size += len(item.frame)
@@ -106,7 +92,7 @@ class FeedRing:
         chunk = b""
         for progress in reversed(news):
             if wanted.passes(progress.item.type, progress.item.job_type):
-                if chunk and len(chunk) + len(progress.item.frame) > CHUNK_BYTES_MAX:
+                if chunk and len(chunk) + len(progress.item.frame) > sse.CHUNK_BYTES_MAX:
                     break
                 chunk += progress.item.frame
             tick = progress.tick
@@ -149,11 +135,6 @@ class FeedRing:
         self._progress.move_to_end(news.job_id)
         if len(self._progress) > PROGRESS_JOBS_MAX:
             self._progress.popitem(last=False)
-
-    def wake(self) -> None:
-        """Call everybody who waits."""
-        for wake in tuple(self._wakes):
-            wake()
 
     def _begin(self, horizon: Horizon) -> None:
         """The first look in this epoch: readers that are behind it come from the log."""

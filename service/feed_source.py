@@ -7,7 +7,7 @@ from collections.abc import Callable
 from service.feed import Feed
 from service.feed_cursors import FeedCursors
 from service.feed_filter import FeedFilter
-from service.feed_ring import CHUNK_BYTES_MAX, FeedRing
+from service.feed_ring import FeedRing
 from todoke.model.feed import BEGINNING, Horizon, Page, Place
 from todoke.runtime import metrics
 from todoke.store.feed import FeedReader, Picture
@@ -90,7 +90,7 @@ class FeedSource:
         ring = self._ring
         assert ring is not None
         if self._pending:
-            return self._next_pending()
+            return sse.next_chunk(self._pending)
         if self._horizon is None:
             return await self._begin()
         if ring.horizon is not None and ring.epoch != self._horizon.epoch:
@@ -109,7 +109,7 @@ class FeedSource:
         if not self._asked:
             picture = await self._picture()
             self._show(picture, "snapshot")
-            return self._next_pending()
+            return sse.next_chunk(self._pending)
         cursor = self._cursors.parse(self._asked, self._tenant_id)
         if cursor is None:
             return await self._reset("malformed")
@@ -157,19 +157,13 @@ class FeedSource:
         metrics.STREAM_REPLAYS.labels("log").inc(len(chosen))
         self._place, self._at = page.end, page.end_at
         if self._pending:
-            return self._next_pending()
+            return sse.next_chunk(self._pending)
         return self.checkpoint() if page.events else b""
-
-    def _next_pending(self) -> bytes:
-        chunk = self._pending.pop()
-        while self._pending and len(chunk) + len(self._pending[-1]) <= CHUNK_BYTES_MAX:
-            chunk += self._pending.pop()
-        return chunk
 
     async def _reset(self, reason: str) -> bytes:
         self._show(await self._picture(), "reset", reason)
         metrics.STREAM_RESETS.labels(reason).inc()
-        return self._next_pending()
+        return sse.next_chunk(self._pending)
 
     def _show(self, picture: Picture, event: str, reason: str | None = None) -> None:
         self._horizon = horizon = picture.horizon

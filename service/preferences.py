@@ -1,4 +1,4 @@
-"""What a caller would like, by `Prefer` (RFC 7240), and what it already has, by `If-None-Match` (RFC 9110)."""
+"""What a caller would like, by `Prefer` (RFC 7240) and `Accept`, and what it has, by `If-None-Match` (RFC 9110)."""
 
 import re
 
@@ -66,6 +66,12 @@ def seen(headers: Headers) -> frozenset[str] | None:
 def holds(tags: frozenset[str] | None, etag: str) -> bool:
     """Whether a caller that holds `tags` has the answer of this ETag."""
     return tags is not None and (etag in tags or ANY in tags)
+
+
+def wants_list_in(headers: Headers) -> bool:
+    """Whether events are asked for as JSON, not as a stream; who asks for both, or neither, gets the stream."""
+    accept = headers.get("accept", "")
+    return "application/json" in accept and "text/event-stream" not in accept
 
 
 def _members(text: str) -> list[str]:

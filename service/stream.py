@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 from service.hub import Hub
-from service.topic import CHUNK_BYTES_MAX, Topic
+from service.topic import Topic
 from todoke.model import event
 from todoke.model.event import Cursor
 from todoke.model.job import State
@@ -13,7 +13,6 @@ from todoke.runtime import metrics
 from todoke.store.reading import Reader, Status
 from todoke.wire import sse
 
-EARLIEST = "earliest"
 PAGE_ROWS = 100
 
 
@@ -79,7 +78,7 @@ class JobSource:
         topic = self._topic
         assert topic is not None
         if self._pending:
-            return self._next_pending()
+            return sse.next_chunk(self._pending)
         if topic.is_gone or (self._is_brief and self._has_news):
             return None
         return await self._follow(topic) if topic.is_loaded else b""
@@ -113,13 +112,7 @@ class JobSource:
         self._pending = [
             sse.frame(item.type, item.body, str(Cursor(self._epoch, item.sequence))) for item in reversed(page)
         ]
-        return self._next_pending()
-
-    def _next_pending(self) -> bytes:
-        chunk = self._pending.pop()
-        while self._pending and len(chunk) + len(self._pending[-1]) <= CHUNK_BYTES_MAX:
-            chunk += self._pending.pop()
-        return chunk
+        return sse.next_chunk(self._pending)
 
     def _progress(self, topic: Topic) -> bytes:
         frame = topic.progress_after(self._progress_version)
@@ -142,14 +135,14 @@ class JobSource:
             kind = event.SUCCEEDED if status.state is State.SUCCESS else event.FAILED
             self._pending.insert(0, sse.frame(kind, _picture(status, kind), str(Cursor(self._epoch, self._sequence))))
         metrics.STREAM_RESETS.labels(reason).inc()
-        return self._next_pending()
+        return sse.next_chunk(self._pending)
 
     def _begin(self, status: Status, last_event_id: str | None) -> None:
         """Continue after the cursor; begin with a snapshot without one, with a reset when it cannot be continued."""
         if not last_event_id:
             self._show(status, "snapshot", status.snapshot)
             return
-        if last_event_id == EARLIEST:
+        if last_event_id == event.EARLIEST:
             return
         cursor = Cursor.parse(last_event_id)
         reason = unusable(cursor, status)

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from uuid import UUID
 
+from service.watched import Watched
 from todoke.model import event
 from todoke.model.event import Cursor, Event, Head, Hint, job_epoch
 from todoke.runtime import metrics
@@ -12,10 +13,9 @@ from todoke.wire import sse
 
 RING_FRAMES_MAX = 64
 RING_BYTES_MAX = 64 * 1024
-CHUNK_BYTES_MAX = 32 * 1024
 
 
-class Topic:
+class Topic(Watched):
     """The newest frames of a job without a gap, the latest progress, and a call to all who wait for either.
 
     Watchers hold positions, not queues: a slow one can neither lose, repeat nor pile up anything. What the ring does
@@ -25,7 +25,6 @@ class Topic:
     __slots__ = (
         "_progress",
         "_ring",
-        "_wakes",
         "epoch",
         "is_gone",
         "is_loaded",
@@ -38,6 +37,7 @@ class Topic:
     )
 
     def __init__(self, job_id: UUID, tenant_id: str) -> None:
+        super().__init__()
         self.job_id = job_id
         self.tenant_id = tenant_id
         self.epoch = ""
@@ -50,24 +50,10 @@ class Topic:
         # A deque takes 760 bytes however few frames it holds, and most jobs have few.
         self._ring: list[bytes] = []
         self._progress: tuple[int, bytes] = (0, b"")
-        self._wakes: set[Callable[[], None]] = set()
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody is here."""
-        return bool(self._wakes)
 
     def is_behind(self, place: Head | Hint) -> bool:
         """Whether the job has got further than what is known here."""
         return place.sequence > self.last or place.progress_version > self.progress_version
-
-    def join(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called at every change. It must not wait."""
-        self._wakes.add(wake)
-
-    def leave(self, wake: Callable[[], None]) -> None:
-        """Undo `join`."""
-        self._wakes.discard(wake)
 
     def frames_after(self, sequence: int) -> tuple[bytes, int] | None:
         """The next frames as one chunk and the sequence it reaches; None: the ring does not go back that far."""
@@ -76,7 +62,7 @@ class Topic:
             return None
         chunk = b""
         for place in range(sequence - start, len(self._ring)):
-            if chunk and len(chunk) + len(self._ring[place]) > CHUNK_BYTES_MAX:
+            if chunk and len(chunk) + len(self._ring[place]) > sse.CHUNK_BYTES_MAX:
                 break
             chunk += self._ring[place]
             sequence += 1
@@ -123,11 +109,6 @@ class Topic:
         """Give the memory back: watchers behind the newest frame read the log."""
         self._ring.clear()
         self.ring_bytes = 0
-
-    def wake(self) -> None:
-        """Call everybody who waits."""
-        for wake in tuple(self._wakes):
-            wake()
 
     async def changed(self, seconds: float) -> bool:
         """Wait for the next change; False when none came in time."""

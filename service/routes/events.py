@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from service.hub import Hub
 from service.identity import admit
+from service.preferences import WAIT_SECONDS_MAX, wants_list_in
 from service.routes.log import EVENTS_MAX, listed
 from service.statuses import find
 from service.stream import JobSource, is_at_end
@@ -16,8 +17,6 @@ from service.tickets import Tickets, tickets_leave
 from todoke.model.access import Scope
 from todoke.model.errors import Unavailable
 from todoke.store.reading import Reader
-
-WAIT_SECONDS_MAX = 30
 
 
 class EventRoutes:
@@ -54,7 +53,7 @@ class EventRoutes:
         after: Annotated[str | None, Query(description="JSON only: the events behind this cursor or sequence.")] = None,
         limit: Annotated[int, Query(ge=1, le=EVENTS_MAX, description="JSON only: at most so many.")] = EVENTS_MAX,
     ) -> Response:
-        wants_list = _wants_list(request.headers.get("accept", ""))
+        wants_list = wants_list_in(request.headers)
         try:
             # Here and not as a dependency: a browser is to come back when this cannot be decided now.
             identity = await admit(request, Scope.READ)
@@ -71,7 +70,3 @@ class EventRoutes:
             return Response(status_code=204, headers=headers)
         source = JobSource(self._hub, self._reader, self._replays, status, cursor, is_brief=wait is not None)
         return self._streams.response(source, identity.right, headers, wait=wait)
-
-
-def _wants_list(accept: str) -> bool:
-    return "application/json" in accept and "text/event-stream" not in accept

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from service.feed_filter import FeedFilter
 from service.feed_log import FeedLog
 from service.identity import admit
+from service.preferences import wants_list_in
 from service.streams import Streams
 from todoke.model.access import Scope
 from todoke.model.errors import InvalidInput, Unavailable
@@ -50,7 +51,7 @@ class FeedRoutes:
         wanted = FeedFilter.of(types, job_types)
         if wanted.unknown:
             raise InvalidInput(f"no such event type: {', '.join(wanted.unknown)}; there are {', '.join(TYPES)}")
-        wants_list = _wants_list(request.headers.get("accept", ""))
+        wants_list = wants_list_in(request.headers)
         try:
             # Here and not as a dependency: a browser is to come back when this cannot be decided now.
             identity = await admit(request, Scope.READ)
@@ -69,7 +70,3 @@ class FeedRoutes:
         has_more = "true" if part.has_more else "false"
         body = f'{{"events":[{",".join(part.bodies)}],"cursor":"{part.cursor}","hasMore":{has_more}}}'
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-def _wants_list(accept: str) -> bool:
-    return "application/json" in accept and "text/event-stream" not in accept

@@ -15,6 +15,9 @@ PROGRESS: Final = "job.progress"
 
 TERMINAL: Final = (SUCCEEDED, FAILED)
 
+# Where a cursor may stand: the whole log.
+EARLIEST: Final = "earliest"
+
 EPOCH_LETTERS = 8
 CURSOR = re.compile(r"([0-9a-f]{1,32})\.([0-9]{1,10})")
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 RETRY_MILLISECONDS = (1_000, 5_000)
+# What is written at once: a slow reader holds no more of it in memory.
+CHUNK_BYTES_MAX = 32 * 1024
 
 
 def frame(event: str, data: str, frame_id: str | None = None) -> bytes:
@@ -25,6 +27,14 @@ def checkpoint(frame_id: str) -> bytes:
 def comment(text: str) -> bytes:
     """A line that browsers read past: it opens a stream or keeps it alive."""
     return f": {text}\n\n".encode()
+
+
+def next_chunk(frames: list[bytes]) -> bytes:
+    """Take one frame at least, about 32 KiB at most, from the end of `frames`, which stand last first."""
+    chunk = frames.pop()
+    while frames and len(chunk) + len(frames[-1]) <= CHUNK_BYTES_MAX:
+        chunk += frames.pop()
+    return chunk
 
 
 def retry(spread: tuple[int, int] = RETRY_MILLISECONDS) -> bytes:
