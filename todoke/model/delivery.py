@@ -1,7 +1,7 @@
-"""A delivery: one event owed to one callback, when it is tried again, and what an answer means."""
+"""A delivery: one event owed to one callback, when it is tried again, and what an answer means for it."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
 
@@ -10,10 +10,13 @@ from uuid import UUID
 RETRY_SECONDS = (5, 30, 120, 600, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 ATTEMPTS_MAX = len(RETRY_SECONDS) + 1
 FORGIVEN_SECONDS = 5.0
+RETRY_AFTER_SECONDS_MAX = 24 * 3600.0
+# What says "not now" rather than "not so".
+THROTTLING = (429, 502, 503, 504)
 
 
 class DeliveryState(StrEnum):
-    """PENDING until a 2xx (DELIVERED) or until the attempts are used up (PARKED: kept, listed, redeliverable)."""
+    """PENDING until a 2xx (DELIVERED) or until nobody will try any more (PARKED: kept, listed, redeliverable)."""
 
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
@@ -21,7 +24,7 @@ class DeliveryState(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an attempt ended as it did; stored first in a delivery's reason, for programs."""
+    """Why an attempt ended as it did, or why a delivery is parked; stored, for programs."""
 
     DELIVERED = "delivered"
     HTTP_STATUS = "http_status"
@@ -32,58 +35,124 @@ class Reason(StrEnum):
     TLS = "tls_failed"
     DISCONNECTED = "disconnected"
     PROTOCOL = "protocol_error"
+    TOO_LARGE = "answer_too_large"
     BLOCKED = "blocked_address"
     SENDER = "sender_fault"
+    LOST_LEASE = "lost_lease"
+    # Of parked deliveries only.
+    GONE = "gone"
+    ABORTED = "aborted_by_receiver"
+    DISABLED = "endpoint_disabled"
+    WINDOW = "window_over"
+
+
+class Control(StrEnum):
+    """What a receiver may ask for by the header `webhook-delivery`; it counts over verified TLS only."""
+
+    ABORT = "abort-message"
+    DISABLE = "disable"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A claimed delivery. `attempt` counts from 1; `body` is the event's stored text."""
+    """A claimed delivery. `attempt` counts from 1; `body` is the event's stored text, `owed_seconds` its age.
+
+    Progress has negative sequences, its version with a minus: it is sent once or never.
+    """
 
     job_id: UUID
     sequence: int
     tenant_id: str
+    endpoint_id: UUID
     url: str
     attempt: int
     lease: int
     body: str
+    owed_seconds: float = 0
 
     @property
     def webhook_id(self) -> str:
         """The same on every attempt and redelivery, so that a receiver can drop repeats."""
-        return f"evt_{self.job_id.hex}_{self.sequence}"
+        number = self.sequence if self.sequence > 0 else f"p{-self.sequence}"
+        return f"evt_{self.job_id.hex}_{number}"
+
+    @property
+    def is_progress(self) -> bool:
+        return self.sequence < 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one attempt. `status`: None when no answer came.
+
+    retry_after: seconds the receiver asks to wait, None when it does not or not in words we know.
+    started_at: Unix seconds of this machine's clock, shown to people only. excerpt: escaped, at most 1 KiB.
+    """
+
+    reason: Reason
+    status: int | None = None
+    retry_after: float | None = None
+    control: Control | None = None
+    peer: str | None = None
+    excerpt: str | None = None
+    started_at: float = 0
+    seconds: float = 0
+
+    @property
+    def is_success(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def is_throttling(self) -> bool:
+        return self.status in THROTTLING
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one attempt came to. `status`: HTTP status, None when no answer came. `reason`: short, for a person.
+    """What an attempt means for its delivery. `reason`: as stored on it.
 
     delay: seconds until it is due again. is_charged: whether the attempt uses up one of the schedule's.
     """
 
     delivery: Delivery
+    answer: Answer
     state: DeliveryState
-    status: int | None
-    reason: str
+    reason: Reason
     delay: float = 0
     is_charged: bool = True
 
 
-def judge(delivery: Delivery, status: int | None, reason: str) -> Verdict:
-    """A 2xx is delivered; anything else is tried again on schedule until the attempts are used up."""
-    if status is not None and 200 <= status < 300:
-        return Verdict(delivery, DeliveryState.DELIVERED, status, reason)
-    if delivery.attempt >= ATTEMPTS_MAX:
-        return Verdict(delivery, DeliveryState.PARKED, status, reason)
-    return Verdict(delivery, DeliveryState.PENDING, status, reason, retry_delay(delivery.attempt))
+def judge(delivery: Delivery, answer: Answer, window_seconds: float) -> Verdict:
+    """A 2xx is delivered; most else is tried again on schedule, until attempts or window are used up."""
+    if answer.is_success:
+        return Verdict(delivery, answer, DeliveryState.DELIVERED, answer.reason)
+    if answer.reason is Reason.SENDER:
+        return _forgiven(delivery, answer)
+    failed = Verdict(delivery, answer, DeliveryState.PARKED, answer.reason)
+    if answer.status == 410 or answer.control is Control.DISABLE:
+        return replace(failed, reason=Reason.GONE)
+    if answer.control is Control.ABORT:
+        return replace(failed, reason=Reason.ABORTED)
+    if delivery.is_progress or delivery.attempt >= ATTEMPTS_MAX:
+        return failed
+    delay = _retry_delay(delivery.attempt, answer.retry_after)
+    if delivery.owed_seconds + delay > window_seconds:
+        return replace(failed, reason=Reason.WINDOW)
+    return replace(failed, state=DeliveryState.PENDING, delay=delay)
 
 
-def forgive(delivery: Delivery, reason: str) -> Verdict:
+def _forgiven(delivery: Delivery, answer: Answer) -> Verdict:
     """A fault on our own side costs the delivery nothing: it is tried again soon, as the same attempt."""
-    delay = FORGIVEN_SECONDS * random.uniform(1.0, 1.25)  # noqa: S311 - jitter is no secret
-    return Verdict(delivery, DeliveryState.PENDING, None, reason, delay, is_charged=False)
+    delay = FORGIVEN_SECONDS * _jitter()
+    return Verdict(delivery, answer, DeliveryState.PENDING, answer.reason, delay, is_charged=False)
 
 
-def retry_delay(attempt: int) -> float:
-    """Seconds to wait after failed attempt `attempt`. Jitter only adds: the schedule is never undercut."""
-    return RETRY_SECONDS[attempt - 1] * random.uniform(1.0, 1.25)  # noqa: S311 - jitter is no secret
+def _retry_delay(attempt: int, retry_after: float | None) -> float:
+    """Seconds to wait after failed attempt `attempt`: the schedule's, or longer when the receiver asks for it."""
+    scheduled = RETRY_SECONDS[attempt - 1] * _jitter()
+    return max(scheduled, min(retry_after or 0, RETRY_AFTER_SECONDS_MAX))
+
+
+def _jitter() -> float:
+    """Jitter only adds: neither the schedule nor a Retry-After is ever undercut."""
+    return random.uniform(1.0, 1.25)  # noqa: S311 - jitter is no secret

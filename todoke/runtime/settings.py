@@ -130,7 +130,16 @@ class Settings(BaseSettings):
         (), description="Hosts (or host:port) whose private addresses a callback may reach, comma-separated."
     )
     webhook_timeout_seconds: float = Field(15, ge=1, le=30, description="One deadline over a whole delivery attempt.")
-    webhook_slots: int = Field(64, ge=1, le=1024, description="Deliveries one notifier has in flight.")
+    webhook_slots: int = Field(256, ge=1, le=1024, description="Deliveries one notifier has in flight.")
+    webhook_endpoint_slots: int = Field(
+        4, ge=1, le=32, description="Deliveries in flight to one endpoint, over all notifiers."
+    )
+    webhook_window_hours: float = Field(
+        120, ge=0, le=168, description="A delivery owed this long is parked; twelve attempts take 76 to 95 hours."
+    )
+    webhook_excerpt_bytes: int = Field(
+        1024, ge=0, le=1024, description="Of a refusing answer's body, this much is kept, escaped. 0: nothing."
+    )
 
     # The desk.
     pg_bin: Path | None = Field(

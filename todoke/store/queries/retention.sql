@@ -53,6 +53,8 @@ WITH events AS (
     DELETE FROM event WHERE event.job_id = ANY ($1::uuid[])
 ), deliveries AS (
     DELETE FROM delivery WHERE delivery.job_id = ANY ($1::uuid[])
+), attempts AS (
+    DELETE FROM delivery_attempt WHERE delivery_attempt.job_id = ANY ($1::uuid[])
 ), artifacts AS (
     DELETE FROM artifact WHERE artifact.job_id = ANY ($1::uuid[])
 ), jobs AS (
