@@ -6,14 +6,14 @@ import time
 
 import structlog
 
-from todoke.model.delivery import Verdict
+from todoke.model.delivery import DeliveryState, Verdict
 from todoke.runtime.batcher import Batcher
-from todoke.runtime.metrics import DELIVERY_ATTEMPTS
+from todoke.runtime.metrics import DELIVERIES_PARKED, DELIVERY_ATTEMPTS
 from todoke.store.deliveries import Deliveries
 
 log = structlog.get_logger()
 
-VERDICTS_MAX = 100
+VERDICTS_MAX = 200
 FIRST_PAUSE_SECONDS = 0.1
 MOST_PAUSE_SECONDS = 2.0
 
@@ -29,7 +29,9 @@ class Recorder:
 
         After it the delivery is due again anyway, and the receiver knows the repeat by its webhook-id.
         """
-        DELIVERY_ATTEMPTS.labels(str(verdict.reason)).inc()
+        DELIVERY_ATTEMPTS.labels(str(verdict.answer.reason)).inc()
+        if verdict.state is DeliveryState.PARKED and not verdict.delivery.is_progress:
+            DELIVERIES_PARKED.labels(str(verdict.reason)).inc()
         pause = FIRST_PAUSE_SECONDS
         while not await self._is_settled(verdict, is_last=time.monotonic() + pause > until):
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from notifier.app import notify
+from notifier.signers import Signers
 from notifier.transport import VettedTransport
 from tests.conftest import SIGNING_SECRET
 from tests.make import accept, start, succeed
@@ -36,7 +37,7 @@ async def notifying(settings: Settings, transport: VettedTransport | None = None
     """A notifier in this process; it is drained at the end of the block."""
     stopping = asyncio.Event()
     transport = transport or VettedTransport(settings.callback_hosts, settings.desk_mode)
-    task = asyncio.create_task(notify(settings, SIGNING_SECRET, transport, stopping))
+    task = asyncio.create_task(notify(settings, Signers(SIGNING_SECRET), transport, stopping))
     try:
         yield
     finally:

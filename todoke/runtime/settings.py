@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from todoke.model.errors import InvalidInput
 
 SECRET_KEY_LETTERS = 32
+# From the end of an attempt's deadline to the end of its lease: the time to record it, more than once if need be.
+LEASE_MARGIN_SECONDS, LEASE_MARGIN_SECONDS_MIN = 25, 10
 
 Words = Annotated[tuple[str, ...], NoDecode]
 
@@ -130,6 +132,11 @@ class Settings(BaseSettings):
         (), description="Hosts (or host:port) whose private addresses a callback may reach, comma-separated."
     )
     webhook_timeout_seconds: float = Field(15, ge=1, le=30, description="One deadline over a whole delivery attempt.")
+    webhook_lease_seconds: float = Field(
+        default_factory=lambda known: known.get("webhook_timeout_seconds", 15.0) + LEASE_MARGIN_SECONDS,
+        gt=0,
+        description="How long a claimed delivery is nobody else's. Default: 25 more than the deadline.",
+    )
     webhook_slots: int = Field(256, ge=1, le=1024, description="Deliveries one notifier has in flight.")
     webhook_endpoint_slots: int = Field(
         4, ge=1, le=32, description="Deliveries in flight to one endpoint, over all notifiers."
@@ -188,6 +195,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "TODOKE_HEARTBEAT_SECONDS must be at most half of TODOKE_LEASE_SECONDS, or a live worker loses its jobs"
             )
+        if self.webhook_lease_seconds < self.webhook_timeout_seconds + LEASE_MARGIN_SECONDS_MIN:
+            raise ValueError(
+                f"TODOKE_WEBHOOK_LEASE_SECONDS must outlast TODOKE_WEBHOOK_TIMEOUT_SECONDS by "
+                f"{LEASE_MARGIN_SECONDS_MIN:g}, or one delivery may be sent twice at once"
+            )
         if self.desk_mode and self.public_url:
             raise ValueError("desk mode serves this machine only: unset TODOKE_PUBLIC_URL")
         if self.desk_mode and not is_loopback(self.host):
@@ -205,11 +217,6 @@ class Settings(BaseSettings):
     def listen_url(self) -> str:
         """Where LISTEN connects."""
         return (self.listen_database_url or self.database_url).get_secret_value()
-
-    @property
-    def webhook_lease_seconds(self) -> float:
-        """A delivery lease outlives its deadline, so that no attempt overlaps the next."""
-        return self.webhook_timeout_seconds + 25
 
 
 def load_settings(**overrides: object) -> Settings:
