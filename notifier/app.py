@@ -16,6 +16,7 @@ from todoke.runtime.settings import Settings
 from todoke.store.bell import Bell
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
+from todoke.wire.destination import Rules
 from todoke.wire.signing import parse_secret
 
 log = structlog.get_logger()
@@ -34,7 +35,8 @@ async def run(settings: Settings) -> None:
             await stopping.wait()
             return
         parse_secret(secret)
-        await notify(settings, secret, VettedTransport(settings.callback_hosts, settings.desk_mode), stopping)
+        rules = Rules.of(settings)
+        await notify(settings, secret, VettedTransport(rules), stopping)
     log.info("notifier.stopped")
 
 
