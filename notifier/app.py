@@ -17,6 +17,7 @@ from todoke.runtime.settings import Settings
 from todoke.store.bell import Bell
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
+from todoke.wire.destination import Rules
 
 log = structlog.get_logger()
 
@@ -33,38 +34,32 @@ async def run(settings: Settings) -> None:
             log.warning("notifier.idle", reason="TODOKE_SIGNING_SECRET is not set: no webhook can be signed or sent")
             await stopping.wait()
             return
-        await notify(settings, Signers(secret), VettedTransport(settings.callback_hosts, settings.desk_mode), stopping)
+        await notify(settings, Signers(secret), VettedTransport(Rules.of(settings)), stopping)
     log.info("notifier.stopped")
 
 
-async def notify(
-    settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event
-) -> None:
+async def notify(settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event) -> None:
     """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
         deliveries = Deliveries(database, settings.webhook_endpoint_slots)
-        claimer = _claimer(settings, deliveries, _courier(settings, signers, transport, deliveries))
-        stager = Stager(
-            deliveries,
-            claimer.heard,
-            window_seconds=_window_seconds(settings),
-            sweep_seconds=_sweep_seconds(settings),
-        )
+        stager = Stager(deliveries, window_seconds=_window_seconds(settings), sweep_seconds=_sweep_seconds(settings))
+        recorder = Recorder(deliveries, stager.look)
+        claimer = _claimer(settings, deliveries, _courier(settings, signers, transport, recorder))
         bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, notify_url=url)
-        async with running(claimer.run(), stager.run(), *([] if _is_deaf(settings) else [bell.listen()])):
+        async with running(claimer.run(), stager.run(claimer.heard), *([] if _is_deaf(settings) else [bell.listen()])):
             log.info("notifier.started", slots=settings.webhook_slots)
             await stopping.wait()
             log.info("notifier.draining")
             await claimer.drain(settings.drain_seconds)
 
 
-def _courier(settings: Settings, signers: Signers, transport: VettedTransport, deliveries: Deliveries) -> Courier:
+def _courier(settings: Settings, signers: Signers, transport: VettedTransport, recorder: Recorder) -> Courier:
     sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
     return Courier(
         signers,
         sender,
-        Recorder(deliveries),
+        recorder,
         timeout_seconds=settings.webhook_timeout_seconds,
         window_seconds=_window_seconds(settings),
     )

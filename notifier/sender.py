@@ -79,9 +79,7 @@ class Sender:
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes, stamp: Stamp) -> Answer:
         """The answer. Its body decides nothing: it is read a little, so that the connection lives on."""
-        request = httpx.Request(
-            "POST", url, headers={**HEADERS, **headers}, content=body, extensions={"stamp": stamp}
-        )
+        request = httpx.Request("POST", url, headers={**HEADERS, **headers}, content=body, extensions={"stamp": stamp})
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._timeout_seconds
         async with asyncio.timeout_at(ends):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from todoke.model.errors import InvalidInput
-from todoke.wire.destination import DENIED, Reach, check_url, is_denied, is_loopback, vet
+from todoke.wire.destination import DENIED, Reach, Rules, check_url, is_denied, is_loopback, vet
 
 # First, last, and the public neighbours before and after (None where the neighbour is denied too).
 RANGES = [
@@ -123,7 +123,7 @@ def test_what_is_not_global_to_the_standard_library_is_denied(
     ],
 )
 def test_public_https_is_taken(url: str, host: str, port: int) -> None:
-    destination = check_url(url, (), allow_loopback=False)
+    destination = check_url(url, Rules())
     assert (destination.host, destination.port, destination.reach) == (host, port, Reach.PUBLIC)
 
 
@@ -179,14 +179,14 @@ REFUSED = [
 @pytest.mark.parametrize(("url", "says"), REFUSED)
 def test_other_urls_are_refused_with_a_sentence(url: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
-        check_url(url, (), allow_loopback=False)
+        check_url(url, Rules())
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_either_taken_or_refused(text: str) -> None:
     for url in (text, "https://" + text):
         try:
-            destination = check_url(url, (), allow_loopback=False)
+            destination = check_url(url, Rules())
         except InvalidInput:
             continue
         assert destination.reach is Reach.PUBLIC
@@ -198,7 +198,7 @@ def test_any_text_is_either_taken_or_refused(text: str) -> None:
     ["http://localhost:9000/", "http://127.0.0.1:1/", "http://127.9.9.9/", "http://[::1]:80/", "https://localhost/"],
 )
 def test_the_desk_takes_loopback(url: str) -> None:
-    assert check_url(url, (), allow_loopback=True).reach is Reach.LOOPBACK
+    assert check_url(url, Rules(allow_loopback=True)).reach is Reach.LOOPBACK
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_the_desk_takes_loopback(url: str) -> None:
 )
 def test_the_desk_takes_nothing_else(url: str) -> None:
     with pytest.raises(InvalidInput):
-        check_url(url, (), allow_loopback=True)
+        check_url(url, Rules(allow_loopback=True))
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_the_desk_takes_nothing_else(url: str) -> None:
     ],
 )
 def test_an_allowed_host_may_be_anywhere(url: str, entry: str) -> None:
-    destination = check_url(url, ("other", entry), allow_loopback=False)
+    destination = check_url(url, Rules(hosts=("other", entry)))
     assert destination.reach is Reach.ALLOWED
-    vet(["10.0.0.1", "127.0.0.1", "fd00::1"], destination)
+    vet(["10.0.0.1", "127.0.0.1", "fd00::1"], destination, Rules())
 
 
 @pytest.mark.parametrize(
@@ -255,23 +255,23 @@ def test_an_allowed_host_may_be_anywhere(url: str, entry: str) -> None:
 )
 def test_an_allowed_host_is_that_host_alone(url: str, entry: str) -> None:
     with pytest.raises(InvalidInput):
-        check_url(url, (entry,), allow_loopback=False)
+        check_url(url, Rules(hosts=(entry,)))
 
 
 def test_one_denied_address_spoils_them_all() -> None:
-    destination = check_url("https://hooks.example.com/", (), allow_loopback=True)
-    vet(["93.184.216.34", "2606:2800:220:1::1"], destination)
+    destination = check_url("https://hooks.example.com/", Rules(allow_loopback=True))
+    vet(["93.184.216.34", "2606:2800:220:1::1"], destination, Rules())
     for denied in ("127.0.0.1", "10.0.0.1", "::1"):
         with pytest.raises(InvalidInput, match="may not reach"):
-            vet(["93.184.216.34", denied], destination)
+            vet(["93.184.216.34", denied], destination, Rules())
 
 
 def test_localhost_must_lead_to_loopback() -> None:
-    destination = check_url("http://localhost/", (), allow_loopback=True)
-    vet(["127.0.0.1", "::1"], destination)
+    destination = check_url("http://localhost/", Rules(allow_loopback=True))
+    vet(["127.0.0.1", "::1"], destination, Rules())
     for address in ("10.0.0.1", "93.184.216.34", "::ffff:127.0.0.1"):
         with pytest.raises(InvalidInput):
-            vet(["127.0.0.1", address], destination)
+            vet(["127.0.0.1", address], destination, Rules())
 
 
 def test_loopback_has_two_spellings() -> None:

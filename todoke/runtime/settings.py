@@ -18,6 +18,7 @@ SECRET_KEY_LETTERS = 32
 LEASE_MARGIN_SECONDS, LEASE_MARGIN_SECONDS_MIN = 25, 10
 
 Words = Annotated[tuple[str, ...], NoDecode]
+Numbers = Annotated[tuple[int, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -131,6 +132,13 @@ class Settings(BaseSettings):
     callback_hosts: Words = Field(
         (), description="Hosts (or host:port) whose private addresses a callback may reach, comma-separated."
     )
+    callback_networks: Words = Field(
+        (), description="Private networks (CIDR) whose addresses callbacks may reach, comma-separated."
+    )
+    callback_denied: Words = Field(
+        (), description="Networks (CIDR) of your own that callbacks may not reach, comma-separated."
+    )
+    callback_ports: Numbers = Field((443, 8443), description="Ports a callbackUrl may name, comma-separated.")
     webhook_timeout_seconds: float = Field(15, ge=1, le=30, description="One deadline over a whole delivery attempt.")
     webhook_lease_seconds: float = Field(
         default_factory=lambda known: known.get("webhook_timeout_seconds", 15.0) + LEASE_MARGIN_SECONDS,
@@ -168,7 +176,7 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged.")
 
-    @field_validator("jobs", "callback_hosts", mode="before")
+    @field_validator("jobs", "callback_hosts", "callback_networks", "callback_denied", "callback_ports", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

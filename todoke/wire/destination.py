@@ -5,9 +5,10 @@ A callback is a request that a stranger makes this machine send, so everything i
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol, Self
 from urllib.parse import SplitResult, urlsplit
 
 from todoke.model.errors import InvalidInput
@@ -66,6 +67,53 @@ class Reach(Enum):
     ALLOWED = auto()
 
 
+class CallbackSettings(Protocol):
+    """The settings that say where callbacks may go."""
+
+    @property
+    def callback_hosts(self) -> tuple[str, ...]: ...
+    @property
+    def callback_networks(self) -> tuple[str, ...]: ...
+    @property
+    def callback_denied(self) -> tuple[str, ...]: ...
+    @property
+    def callback_ports(self) -> tuple[int, ...]: ...
+    @property
+    def public_url(self) -> str | None: ...
+    @property
+    def desk_mode(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the operator decided about callbacks. Raises InvalidInput, naming the setting, for an entry that is none.
+
+    hosts: exact `host:port` entries that may have any address, the forbidden ones too, over http too.
+    networks: private ones (CIDR) that may be reached. denied: the operator's own (CIDR) that may not.
+    ports: those a callback may name otherwise. own_names: what the service itself is called from outside.
+    allow_loopback: the desk's addition: localhost, 127.0.0.0/8 and ::1 on any port, over http too.
+    """
+
+    hosts: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+    ports: tuple[int, ...] = (443, 8443)
+    own_names: tuple[str, ...] = ()
+    allow_loopback: bool = False
+
+    @classmethod
+    def of(cls, settings: CallbackSettings) -> Self:
+        """The rules that `settings` spell. Raises InvalidInput."""
+        return cls(
+            settings.callback_hosts,
+            settings.callback_networks,
+            settings.callback_denied,
+            settings.callback_ports,
+            own_names=(urlsplit(settings.public_url).hostname or "",) if settings.public_url else (),
+            allow_loopback=settings.desk_mode,
+        )
+
+
 @dataclass(frozen=True)
 class Destination:
     """A checked callback. `host`: lower case, no brackets, no trailing dot. `literal`: set when it is an address."""
@@ -77,12 +125,8 @@ class Destination:
     literal: Address | None
 
 
-def check_url(url: str, allowed_hosts: Sequence[str], allow_loopback: bool) -> Destination:
-    """Check the spelling of a callback URL. Raises InvalidInput with a sentence that says what to change.
-
-    allowed_hosts: `host` or `host:port` entries whose addresses the operator vouches for.
-    allow_loopback: also take localhost, 127.0.0.0/8 and ::1, over http too.
-    """
+def check_url(url: str, rules: Rules) -> Destination:
+    """Check the spelling of a callback URL. Raises InvalidInput with a sentence that says what to change."""
     parts = _split(url)
     host, port = (parts.hostname or "").lower(), _port(parts)
     name = host.removesuffix(".")
@@ -91,7 +135,7 @@ def check_url(url: str, allowed_hosts: Sequence[str], allow_loopback: bool) -> D
         _check_name(name)
     elif isinstance(literal, ipaddress.IPv6Address) and literal.scope_id:
         raise InvalidInput("callbackUrl: leave out the zone id (what follows %) of the address")
-    reach = _reach(name, literal, port, allowed_hosts, allow_loopback)
+    reach = _reach(name, literal, port, rules)
     if parts.scheme != "https" and reach is Reach.PUBLIC:
         raise InvalidInput("callbackUrl: use https; http is for hosts the operator allows by TODOKE_CALLBACK_HOSTS")
     if reach is Reach.PUBLIC:
@@ -112,7 +156,7 @@ def is_denied(address: str | Address) -> bool:
     return parsed not in GLOBAL_UNICAST or parsed.scope_id is not None or _hides_denied(parsed)
 
 
-def vet(addresses: Iterable[str | Address], destination: Destination) -> None:
+def vet(addresses: Iterable[str | Address], destination: Destination, rules: Rules) -> None:  # noqa: ARG001
     """Raise InvalidInput unless every address is one `destination` may have; one that is not spoils them all."""
     for address in addresses:
         if destination.reach is Reach.ALLOWED:
@@ -186,11 +230,11 @@ def _check_public(host: str, literal: Address | None) -> None:
         raise InvalidInput(f"callbackUrl: {host} is no public name; the operator can allow it by TODOKE_CALLBACK_HOSTS")
 
 
-def _reach(host: str, literal: Address | None, port: int, allowed_hosts: Sequence[str], allow_loopback: bool) -> Reach:
+def _reach(host: str, literal: Address | None, port: int, rules: Rules) -> Reach:
     spelled = host if literal is None else str(literal)
-    if any(_matches(entry, spelled, port) for entry in allowed_hosts):
+    if any(_matches(entry, spelled, port) for entry in rules.hosts):
         return Reach.ALLOWED
-    if allow_loopback and (host == "localhost" or (literal is not None and is_loopback(literal))):
+    if rules.allow_loopback and (host == "localhost" or (literal is not None and is_loopback(literal))):
         return Reach.LOOPBACK
     return Reach.PUBLIC
 
