@@ -3,7 +3,6 @@
 `python -m todoke settings` prints what is in force, secrets masked.
 """
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,11 +11,12 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from todoke.model.errors import InvalidInput
+from todoke.model.loopback import is_loopback
 
 SECRET_KEY_LETTERS = 32
 
 Words = Annotated[tuple[str, ...], NoDecode]
-Numbers = Annotated[tuple[int, ...], NoDecode]
+Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -128,15 +128,15 @@ class Settings(BaseSettings):
         None, description="whsec_… that signs webhooks; needed before a callbackUrl is accepted."
     )
     callback_hosts: Words = Field(
-        (), description="Hosts (or host:port) whose private addresses a callback may reach, comma-separated."
+        (), description="Receivers (host:port) that may have any address, over http too, comma-separated."
     )
     callback_networks: Words = Field(
-        (), description="Private networks (CIDR) whose addresses callbacks may reach, comma-separated."
+        (), description="Private networks (CIDR) that callbacks may reach, over https, comma-separated."
     )
     callback_denied: Words = Field(
-        (), description="Networks (CIDR) of your own that callbacks may not reach, comma-separated."
+        (), description="Networks (CIDR) that callbacks may not reach, besides those nobody's may, comma-separated."
     )
-    callback_ports: Numbers = Field((443, 8443), description="Ports a callbackUrl may name, comma-separated.")
+    callback_ports: Ports = Field((443, 8443), description="Ports callbacks may use, comma-separated.")
     webhook_timeout_seconds: float = Field(15, ge=1, le=30, description="One deadline over a whole delivery attempt.")
     webhook_slots: int = Field(64, ge=1, le=1024, description="Deliveries one notifier has in flight.")
 
@@ -232,14 +232,6 @@ def unknown_variables() -> list[str]:
     """Variables with our prefix that no setting reads: almost always a misspelling, worth a warning."""
     known = set(variable_names().values())
     return sorted(name for name in os.environ if name.startswith("TODOKE_") and name not in known)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether binding `host` keeps the service on this machine."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _words(text: str) -> tuple[str, ...]:
