@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from todoke.wire.addresses import Address, parse_address
 
 HOST_CHARACTERS_MAX = 253
-AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9a-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>.*))?")
+AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9a-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[^\[\]:]*))?")
 PORT = re.compile(r"[1-9][0-9]{0,4}")
 # The underscore is for names inside the house, such as those of compose files.
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -33,7 +33,7 @@ def read_authority(text: str) -> Authority:
     found = AUTHORITY.fullmatch(text)
     literal = parse_address(found["literal"] or found["name"]) if found else None
     if found is None or isinstance(literal, ipaddress.IPv6Address) != (found["literal"] is not None):
-        raise ValueError("this is no URL; give a host name, and a port if it is not the usual one")
+        raise ValueError("give one host name, or an IPv6 address in brackets, and a port if it is not the usual one")
     # A dot behind an address makes a name of it, which is then refused for its number.
     host = canonical(found["name"]) if literal is None else str(literal)
     if literal is None:
