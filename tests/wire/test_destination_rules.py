@@ -122,6 +122,8 @@ def test_a_host_entry_is_one_host_and_one_port(entry: str, says: str) -> None:
         ("0.0.0.0/0", "not inside"),
         ("::/0", "not inside"),
         ("10.0.0.0/7", "not inside"),
+        ("100.0.0.0/9", "not inside"),
+        ("172.0.0.0/11", "not inside"),
         ("127.0.0.0/8", "not inside"),
         ("127.0.0.1", "not inside"),
         ("169.254.0.0/16", "not inside"),
