@@ -71,3 +71,11 @@ def test_ports_are_split_and_bounded() -> None:
     for bad in ("0", "65536", "https"):
         with pytest.raises(InvalidInput, match="TODOKE_CALLBACK_PORTS"):
             load_settings(callback_ports=bad)
+
+
+@pytest.mark.parametrize(
+    "url", ["jobs.example.com", "ftp://jobs.example.com", "https://", "https://[::1", "https://ü.de"]
+)
+def test_a_public_url_has_a_host(url: str) -> None:
+    with pytest.raises(InvalidInput, match="TODOKE_PUBLIC_URL: give an http"):
+        load_settings(public_url=url)

@@ -122,8 +122,9 @@ def test_an_entry_that_is_not_understood_stops_the_start(
 @pytest.mark.parametrize("package", ["service", "notifier"])
 def test_a_process_says_which_entry_it_does_not_understand(package: str) -> None:
     environment = os.environ | {"TODOKE_CALLBACK_HOSTS": "receiver", "TODOKE_SECRET_KEYS": SECRET_KEYS}
+    command = [sys.executable, "-m", package]
     ended = subprocess.run(
-        [sys.executable, "-m", package], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+        command, check=False, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 2
     assert "TODOKE_CALLBACK_HOSTS: receiver names no port; give host:port" in ended.stderr

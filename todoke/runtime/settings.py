@@ -6,6 +6,7 @@
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -177,8 +178,8 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _plain_origin(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("give an http:// or https:// URL")
+        if value is not None and not (value.startswith(("http://", "https://")) and value.isascii() and _host(value)):
+            raise ValueError("give an http:// or https:// URL; spell an international host name in its xn-- form")
         return value.rstrip("/") if value else None
 
     @model_validator(mode="after")
@@ -232,6 +233,13 @@ def unknown_variables() -> list[str]:
     """Variables with our prefix that no setting reads: almost always a misspelling, worth a warning."""
     known = set(variable_names().values())
     return sorted(name for name in os.environ if name.startswith("TODOKE_") and name not in known)
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _words(text: str) -> tuple[str, ...]:
