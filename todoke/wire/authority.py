@@ -35,7 +35,7 @@ def read_authority(text: str) -> Authority:
     if found is None or isinstance(literal, ipaddress.IPv6Address) != (found["literal"] is not None):
         raise ValueError("give one host name, or an IPv6 address in brackets, and a port if it is not the usual one")
     # A dot behind an address makes a name of it, which is then refused for its number.
-    host = canonical(found["name"]) if literal is None else str(literal)
+    host = found["name"].removesuffix(".") if literal is None else str(literal)
     if literal is None:
         _check_name(host)
     return Authority(host, literal, None if found["port"] is None else _port(found["port"]))

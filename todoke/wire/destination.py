@@ -69,7 +69,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         # Read here, so that a bad entry stops the start and not a callback.
-        _ = self.endpoints, self.opened, self.closed
+        _ = self.endpoints, self.opened, self.closed, self.own_hosts
 
     @classmethod
     def of(cls, settings: CallbackSettings) -> Self:
@@ -97,6 +97,11 @@ class Rules:
     def closed(self) -> tuple[Network, ...]:
         """`denied`, read."""
         return tuple(_network(entry, "TODOKE_CALLBACK_DENIED") for entry in self.denied)
+
+    @cached_property
+    def own_hosts(self) -> frozenset[str]:
+        """`own_names` as `Destination.host` spells them."""
+        return frozenset(map(canonical, self.own_names))
 
 
 class Reach(Enum):
@@ -179,7 +184,7 @@ def _check_public(destination: Destination, rules: Rules) -> None:
         raise InvalidInput("callbackUrl: give a host name, not an IP address")
     if literal is None and not _is_public_name(host):
         raise InvalidInput(f"callbackUrl: {host} is no public name; the operator can allow it by TODOKE_CALLBACK_HOSTS")
-    if host in map(canonical, rules.own_names):
+    if host in rules.own_hosts:
         raise InvalidInput(f"callbackUrl: {host} is this service itself")
     if destination.port not in rules.ports:
         usual = ", ".join(map(str, rules.ports))
