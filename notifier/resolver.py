@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from todoke.wire.destination import check_url, vet
+from todoke.wire.destination import Rules, check_url, vet
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
@@ -15,10 +15,9 @@ Lookup = Callable[[str], Awaitable[Sequence[str]]]
 class VettedResolver(AbstractResolver):
     """One lookup for each new connection, no cache; one denied address refuses them all."""
 
-    def __init__(self, lookup: Lookup, allowed_hosts: Sequence[str], allow_loopback: bool) -> None:
+    def __init__(self, lookup: Lookup, rules: Rules) -> None:
         self._lookup = lookup
-        self._allowed_hosts = allowed_hosts
-        self._allow_loopback = allow_loopback
+        self._rules = rules
 
     async def resolve(
         self,
@@ -27,9 +26,9 @@ class VettedResolver(AbstractResolver):
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - aiohttp's signature
     ) -> list[ResolveResult]:
         """What aiohttp may dial for `host`. Raises InvalidInput when an address is denied, OSError when none is."""
-        destination = check_url(f"https://{host}:{port}", self._allowed_hosts, self._allow_loopback)
+        destination = check_url(f"https://{host}:{port}", self._rules)
         addresses = await self._lookup(host)
-        vet(addresses, destination)
+        vet(addresses, destination, self._rules)
         return [
             ResolveResult(
                 hostname=host,

@@ -6,7 +6,7 @@ SNI, the certificate check, the Host header and the key of the connection pool s
 
 import errno
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Self
 
@@ -17,7 +17,7 @@ from yarl import URL
 from notifier.resolver import Lookup, VettedResolver, look_up
 from todoke.model.delivery import Reason
 from todoke.model.errors import InvalidInput
-from todoke.wire.destination import check_url, vet
+from todoke.wire.destination import Rules, check_url, vet
 
 KEEP_ALIVE_SECONDS = 15
 BODY_BYTES_MAX = 16 * 1024
@@ -44,27 +44,20 @@ class SendError(httpx.TransportError):
 class VettedTransport(httpx.AsyncBaseTransport):
     """Sends one request, follows nothing, keeps nothing but idle connections (15 s).
 
-    allowed_hosts, allow_loopback: see `check_url`. A request's `stamp` extension, a callable, adds headers when
+    A request's `stamp` extension, a callable, adds headers when
     the connection stands. The body of a response ends after 16 KiB as it came over the wire.
     Raises SendError; knows no deadline of its own, the caller sets one.
     """
 
-    def __init__(
-        self,
-        allowed_hosts: Sequence[str],
-        allow_loopback: bool,
-        lookup: Lookup | None = None,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        self._allowed_hosts = allowed_hosts
-        self._allow_loopback = allow_loopback
+    def __init__(self, rules: Rules, *, lookup: Lookup | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._rules = rules
         self._lookup = lookup or look_up
         self._tls = tls or httpx.create_ssl_context()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=VettedResolver(self._lookup, self._allowed_hosts, self._allow_loopback),
+                resolver=VettedResolver(self._lookup, self._rules),
                 use_dns_cache=False,
                 limit=0,
                 keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -89,10 +82,10 @@ class VettedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = str(request.url)
         try:
-            destination = check_url(url, self._allowed_hosts, self._allow_loopback)
+            destination = check_url(url, self._rules)
             if destination.literal is not None:
                 # aiohttp dials literals without asking its resolver.
-                vet([destination.literal], destination)
+                vet([destination.literal], destination, self._rules)
             return await self._send(request, url)
         except InvalidInput as error:
             raise SendError(Reason.BLOCKED) from error

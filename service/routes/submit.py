@@ -21,7 +21,7 @@ from todoke.model.errors import InvalidInput, KeyReused
 from todoke.model.job import Accepted, NewJob
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
-from todoke.wire.destination import check_url
+from todoke.wire.destination import Rules, check_url
 
 RETRY_AFTER_SECONDS = 3
 
@@ -41,6 +41,7 @@ class SubmitRoutes:
         tickets: Tickets,
     ) -> None:
         self._settings = settings
+        self._rules = Rules.of(settings)
         self._batcher = batcher
         self._dispatcher = dispatcher
         self._links = links
@@ -119,7 +120,7 @@ class SubmitRoutes:
             return
         if self._settings.signing_secret is None:
             raise InvalidInput("callbackUrl: this service has no signing secret yet; set TODOKE_SIGNING_SECRET")
-        check_url(url, allowed_hosts=self._settings.callback_hosts, allow_loopback=self._settings.desk_mode)
+        check_url(url, self._rules)
 
     def _accepted(self, answer: Accepted, identity: Identity) -> Response:
         links = self._links

@@ -17,6 +17,7 @@ from todoke.model.event import TERMINAL
 from todoke.runtime.settings import Settings, load_settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
+from todoke.wire.destination import Rules
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def settings(database_url: str) -> Settings:
 async def notifying(settings: Settings, transport: VettedTransport | None = None) -> AsyncIterator[None]:
     """A notifier in this process; it is drained at the end of the block."""
     stopping = asyncio.Event()
-    transport = transport or VettedTransport(settings.callback_hosts, settings.desk_mode)
+    transport = transport or VettedTransport(Rules.of(settings))
     task = asyncio.create_task(notify(settings, Signers(SIGNING_SECRET), transport, stopping))
     try:
         yield

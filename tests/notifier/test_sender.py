@@ -22,10 +22,13 @@ from tests.notifier.certificates import server_context
 from tests.notifier.receiver import Answer, Receiver, bytes_answer, drip, hang_up, receiving, silence, status
 from todoke.model.delivery import Delivery, DeliveryState, Reason, Verdict
 from todoke.model.ids import new_id
+from todoke.wire.destination import Rules
 
 DEADLINE = 1.0
 PUBLIC = "93.184.216.34"
 HOST = "hooks.example.com"
+PLAIN = Rules()
+DESK = Rules(allow_loopback=True)
 
 
 @dataclass
@@ -67,12 +70,12 @@ def a_delivery(url: str, attempt: int = 1) -> Delivery:
 
 
 async def send(url: str, transport: VettedTransport | None = None) -> Verdict:
-    async with transport or VettedTransport((), allow_loopback=True) as opened:
+    async with transport or VettedTransport(DESK) as opened:
         return await Sender(opened, SIGNING_SECRET, DEADLINE).send(a_delivery(url))
 
 
 async def send_timed(receiver: Receiver) -> tuple[Verdict, float]:
-    async with VettedTransport((), allow_loopback=True) as transport:
+    async with VettedTransport(DESK) as transport:
         started = time.monotonic()
         verdict = await Sender(transport, SIGNING_SECRET, DEADLINE).send(a_delivery(receiver.url))
         return verdict, time.monotonic() - started
@@ -174,7 +177,7 @@ async def test_an_endless_body_is_cut_and_its_connection_closed() -> None:
 async def test_cookies_are_not_kept() -> None:
     async with (
         receiving(status(200, "set-cookie: a=b; Path=/")) as receiver,
-        VettedTransport((), allow_loopback=True) as transport,
+        VettedTransport(DESK) as transport,
     ):
         sender = Sender(transport, SIGNING_SECRET, DEADLINE)
         await sender.send(a_delivery(receiver.url.replace("127.0.0.1", "localhost")))
@@ -208,7 +211,7 @@ async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.Monke
 )
 async def test_a_private_address_gets_no_packet(url: str, dials: Dials) -> None:
     async with receiving() as receiver:
-        verdict = await send(url.format(port=receiver.port), VettedTransport((), allow_loopback=False))
+        verdict = await send(url.format(port=receiver.port), VettedTransport(PLAIN))
     assert (verdict.state, verdict.status, verdict.reason) == (DeliveryState.PENDING, None, Reason.BLOCKED)
     assert verdict.is_charged
     assert dials.addresses == []
@@ -220,7 +223,7 @@ async def test_a_private_address_gets_no_packet(url: str, dials: Dials) -> None:
 )
 async def test_a_name_with_one_denied_address_gets_no_packet(addresses: list[str], dials: Dials) -> None:
     names = Names([addresses])
-    verdict = await send(f"https://{HOST}/", VettedTransport((), allow_loopback=True, lookup=names))
+    verdict = await send(f"https://{HOST}/", VettedTransport(DESK, lookup=names))
     assert verdict.reason is Reason.BLOCKED
     assert names.asked == [HOST]
     assert dials.addresses == []
@@ -230,7 +233,7 @@ async def test_rebinding_between_attempts_is_refused(dials: Dials) -> None:
     async with receiving() as receiver:
         dials.port = receiver.port
         names = Names([[PUBLIC], ["127.0.0.1"]])
-        async with VettedTransport((), allow_loopback=False, lookup=names) as transport:
+        async with VettedTransport(PLAIN, lookup=names) as transport:
             sender = Sender(transport, SIGNING_SECRET, DEADLINE)
             # Plain text meets TLS: the dial counts, not the answer.
             first = await sender.send(a_delivery(f"https://{HOST}/"))
@@ -247,7 +250,7 @@ async def test_what_was_vetted_is_what_is_dialled(dials: Dials, tmp_path: Path) 
     async with receiving(tls=server) as receiver:
         dials.port = receiver.port
         names = Names([[PUBLIC], ["127.0.0.1"]])
-        verdict = await send(f"https://{HOST}/", VettedTransport((), False, lookup=names, tls=client))
+        verdict = await send(f"https://{HOST}/", VettedTransport(PLAIN, lookup=names, tls=client))
     assert verdict.state is DeliveryState.DELIVERED
     assert dials.addresses == [PUBLIC]
     assert names.asked == [HOST]
@@ -259,7 +262,7 @@ async def test_two_names_on_one_address_share_no_connection(dials: Dials, tmp_pa
     server, client = server_context(tmp_path, HOST)
     async with receiving(tls=server) as receiver:
         dials.port = receiver.port
-        async with VettedTransport((), False, lookup=Names([[PUBLIC]]), tls=client) as transport:
+        async with VettedTransport(PLAIN, lookup=Names([[PUBLIC]]), tls=client) as transport:
             sender = Sender(transport, SIGNING_SECRET, DEADLINE)
             mine = await sender.send(a_delivery(f"https://{HOST}/"))
             other = await sender.send(a_delivery("https://other.example.com/"))
@@ -272,7 +275,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused(dials: Dials, tmp_pat
     server, _ = server_context(tmp_path, HOST)
     async with receiving(tls=server) as receiver:
         dials.port = receiver.port
-        verdict = await send(f"https://{HOST}/", VettedTransport((), False, lookup=Names([[PUBLIC]])))
+        verdict = await send(f"https://{HOST}/", VettedTransport(PLAIN, lookup=Names([[PUBLIC]])))
     assert (verdict.reason, receiver.received) == (Reason.TLS, [])
 
 
@@ -295,7 +298,7 @@ async def test_a_name_server_that_never_answers_ends_with_the_deadline() -> None
         return []
 
     started = time.monotonic()
-    verdict = await send(f"https://{HOST}/", VettedTransport((), False, lookup=stall))
+    verdict = await send(f"https://{HOST}/", VettedTransport(PLAIN, lookup=stall))
     assert verdict.reason is Reason.TIMEOUT
     assert time.monotonic() - started < DEADLINE + 0.5
 
@@ -304,14 +307,14 @@ async def test_a_name_that_does_not_exist_is_told_apart() -> None:
     async def nothing(_host: str) -> Sequence[str]:
         raise OSError(-2, "Name or service not known")
 
-    assert (await send(f"https://{HOST}/", VettedTransport((), False, lookup=nothing))).reason is Reason.DNS
+    assert (await send(f"https://{HOST}/", VettedTransport(PLAIN, lookup=nothing))).reason is Reason.DNS
 
 
 async def test_running_out_of_files_is_our_own_fault() -> None:
     async def exhausted(_host: str) -> Sequence[str]:
         raise OSError(24, "Too many open files")
 
-    verdict = await send(f"https://{HOST}/", VettedTransport((), False, lookup=exhausted))
+    verdict = await send(f"https://{HOST}/", VettedTransport(PLAIN, lookup=exhausted))
     assert (verdict.reason, verdict.state, verdict.is_charged) == (Reason.SENDER, DeliveryState.PENDING, False)
 
 
@@ -320,7 +323,7 @@ async def test_the_timestamp_is_taken_when_the_connection_stands() -> None:
         await asyncio.sleep(1.2)
         return ["127.0.0.1"]
 
-    async with receiving() as receiver, VettedTransport((), True, lookup=slow) as transport:
+    async with receiving() as receiver, VettedTransport(DESK, lookup=slow) as transport:
         url = receiver.url.replace("127.0.0.1", "localhost")
         await Sender(transport, SIGNING_SECRET, 5).send(a_delivery(url))
     [received] = receiver.received
