@@ -222,23 +222,28 @@ async def test_a_stored_url_that_is_refused_by_now_is_not_even_looked_up(url: st
 
 
 @pytest.mark.parametrize("url", ["https://10.20.0.1/", "https://[fd12::1]:8443/"])
-async def test_an_opened_literal_is_vetted_and_dialled_without_a_look_up(url: str) -> None:
-    names = Names([["127.0.0.1"]])
-    async with receiving() as receiver:
+async def test_an_opened_literal_is_vetted_and_dialled_without_a_look_up(
+    url: str, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    names, destination = Names([["127.0.0.1"]]), check_url(url, INSIDE)
+    async with receiving(tls=tls[0]) as receiver:
         network = Network(receiver.port)
-        # Plain text meets TLS: the dial counts, not the answer.
         answer = await one_attempt(names, network, INSIDE, url)
-    assert answer.reason is not Reason.BLOCKED
-    destination = check_url(url, INSIDE)
+    # It was dialled; whom its certificate names is another matter.
+    assert (answer.reason, receiver.received) == (Reason.TLS, [])
     assert set(network.dialled) == {(str(destination.literal), destination.port)}
     assert names.asked == []
 
 
-async def test_a_name_in_an_opened_network_is_dialled_and_its_neighbour_is_not() -> None:
-    async with receiving() as receiver:
+async def test_a_name_in_an_opened_network_is_dialled_and_its_neighbour_is_not(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = tls
+    async with receiving(tls=server) as receiver:
         network = Network(receiver.port)
-        assert (await one_attempt(Names([["10.20.0.1"]]), network, INSIDE)).reason is not Reason.BLOCKED
-        assert set(network.addresses) == {"10.20.0.1"}
+        async with VettedTransport(INSIDE, lookup=Names([["10.20.0.1"]]), dial=network, tls=client) as transport:
+            assert (await attempt(transport)).reason is Reason.DELIVERED
+        assert network.addresses == ["10.20.0.1"]
     for neighbour in ("10.19.255.255", "10.21.0.0", "fd12:0:1::1"):
         network = Network()
         assert is_blocked(await one_attempt(Names([["10.20.0.1", neighbour]]), network, INSIDE), network)
