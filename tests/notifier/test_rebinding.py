@@ -94,6 +94,19 @@ async def test_each_attempt_looks_up_once_and_judges_anew(tls: tuple[ssl.SSLCont
     assert len(receiver.received) == 3
 
 
+async def test_a_kept_connection_is_judged_like_a_new_one(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """It is used while the name leads to its other end, and not a moment longer."""
+    server, client = tls
+    async with receiving(tls=server) as receiver:
+        names, network = Names([[PUBLIC], [OTHER, PUBLIC], [OTHER], ["10.0.0.1"], [OTHER]]), Network(receiver.port)
+        async with VettedTransport(PLAIN, lookup=names, dial=network, tls=client) as transport:
+            answers = [await attempt(transport) for _ in range(5)]
+    assert [answer.status for answer in answers] == [200, 200, 200, None, 200]
+    assert answers[3].reason is Reason.BLOCKED
+    assert names.asked == [HOST] * 5
+    assert network.addresses == [PUBLIC, OTHER]
+
+
 async def test_attempts_at_once_never_share_a_stale_answer(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     server, client = tls
     async with receiving(tls=server) as receiver:
