@@ -68,7 +68,9 @@ class Connection(asyncio.Protocol):
             raise
 
     def close(self) -> None:
-        """Hang up at once."""
+        """Hang up at once; whoever waits for a head learns of it."""
+        if self._head is not None and not self._head.done():
+            self._head.set_exception(SendError(Reason.DISCONNECTED, self.address))
         self._transport.abort()
         self._settle()
 

@@ -26,6 +26,16 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
 
+    @property
+    def open(self) -> int:
+        """How many connections stand."""
+        return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """How many of them rest."""
+        return len(self._idle)
+
     def take(self, key: Key, addresses: Container[str]) -> Connection | None:
         """The connection to `key` that rested last, if one leads to any of `addresses`."""
         for connection in reversed(self._of.get(key, {})):

@@ -54,12 +54,17 @@ class Route:
 
 @dataclass(frozen=True)
 class Counts:
-    """Since the transport was made. `retries`: requests repeated because a kept connection had died."""
+    """Since the transport was made; `open` connections and the `idle` of them are now's.
+
+    retries: requests repeated because a kept connection had died.
+    """
 
     lookups: int
     dials: int
     reuses: int
     retries: int
+    open: int
+    idle: int
 
 
 class VettedTransport:
@@ -93,7 +98,14 @@ class VettedTransport:
 
     @property
     def counts(self) -> Counts:
-        return Counts(self._resolver.asked, self._dialler.dialled, self._reuses, self._retries)
+        return Counts(
+            self._resolver.asked,
+            self._dialler.dialled,
+            self._reuses,
+            self._retries,
+            self._pool.open,
+            self._pool.idle,
+        )
 
     async def send(self, request: Request) -> Reply:
         """The answer, as soon as its head is read; `read` it, so that the connection lives on. Raises SendError.
