@@ -35,13 +35,11 @@ async def run(settings: Settings) -> None:
             log.warning("notifier.idle", reason="TODOKE_SIGNING_SECRET is not set: no webhook can be signed or sent")
             await stopping.wait()
             return
-        await notify(settings, Signers(secret), VettedTransport(Rules.of(settings)), stopping)
+        await notify(settings, Signers(secret), VettedTransport(rules), stopping)
     log.info("notifier.stopped")
 
 
-async def notify(
-    settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event
-) -> None:
+async def notify(settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event) -> None:
     """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
