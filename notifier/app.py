@@ -26,7 +26,8 @@ DEAF_SWEEP_SECONDS = 1.0
 
 
 async def run(settings: Settings) -> None:
-    """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for a signing secret that is none."""
+    """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for settings that do not allow it."""
+    rules = Rules.of(settings)
     async with stop_signals() as stopping, watched_loop():
         # A secret set to nothing is none, as compose files spell it.
         secret = settings.signing_secret.get_secret_value() if settings.signing_secret else ""
@@ -34,7 +35,7 @@ async def run(settings: Settings) -> None:
             log.warning("notifier.idle", reason="TODOKE_SIGNING_SECRET is not set: no webhook can be signed or sent")
             await stopping.wait()
             return
-        await notify(settings, Signers(secret), VettedTransport(Rules.of(settings)), stopping)
+        await notify(settings, Signers(secret), VettedTransport(rules), stopping)
     log.info("notifier.stopped")
 
 

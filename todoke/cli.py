@@ -114,7 +114,8 @@ def settings() -> None:
     """Show every setting: its variable, the value in force (secrets masked) and what it is for."""
     in_force = load_settings()
     for name, variable in variable_names().items():
-        print(f"{variable}={getattr(in_force, name)}")
+        value = getattr(in_force, name)
+        print(f"{variable}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
         print(f"    {Settings.model_fields[name].description}")
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import uvloop
 
 from notifier.app import notify
 from notifier.signers import Signers
@@ -78,3 +79,8 @@ async def row_when(
             if condition(found):
                 return found
             await asyncio.sleep(0.02)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The notifier's own loop."""
+    return {"uvloop": uvloop.new_event_loop}
