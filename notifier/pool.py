@@ -59,6 +59,8 @@ class Pool:
 
     def opened(self, connection: Connection) -> None:
         self._open.add(connection)
+        if self._is_closed:
+            connection.close()
 
     def rested(self, connection: Connection) -> None:
         if self._is_closed:

@@ -22,8 +22,8 @@ class Resolver:
     asked: how many lookups it has made.
     """
 
-    def __init__(self, lookup: Lookup | None = None, seconds: float = DNS_SECONDS) -> None:
-        self._crew = Crew()
+    def __init__(self, lookup: Lookup | None = None, *, seconds: float = DNS_SECONDS, crew: Crew | None = None) -> None:
+        self._crew = crew or Crew()
         self._lookup = lookup or self._crew.look_up
         self._seconds = seconds
         self._running: dict[str, asyncio.Task[Sequence[str]]] = {}

@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from notifier.connection import Stale
+from notifier.connection import Connection, Stale
 from notifier.dialling import Dial, Dialler
 from notifier.dialling import dial as dial_system
 from notifier.faults import SendError
@@ -124,11 +124,11 @@ class VettedTransport:
         if kept is not None:
             self._reuses += 1
             try:
-                return await kept.post(_written(route, request))
+                return await _post(kept, route, request)
             except Stale:
                 self._retries += 1
         fresh = await self._dialler.connect(destination, addresses)
-        return await fresh.post(_written(route, request))
+        return await _post(fresh, route, request)
 
     async def _addresses(self, destination: Destination) -> tuple[str, ...]:
         if destination.literal is not None:
@@ -149,6 +149,15 @@ def tls_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+async def _post(connection: Connection, route: Route, request: Request) -> Reply:
+    try:
+        written = _written(route, request)
+    except BaseException:
+        connection.close()
+        raise
+    return await connection.post(written)
 
 
 def _written(route: Route, request: Request) -> bytes:
