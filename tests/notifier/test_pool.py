@@ -93,3 +93,12 @@ async def test_nothing_rests_in_a_closed_pool() -> None:
     pool.rested(connection)
     assert wire.is_aborted
     assert pool.idle == 0
+
+
+async def test_idle_ones_give_way_when_we_run_out_of_something() -> None:
+    pool = Pool()
+    wires = [resting(pool)[1] for _ in range(3)]
+    busy = pool.take(KEY, [ADDRESS])
+    pool.shed()
+    assert [wire.is_aborted for wire in wires] == [True, True, False]
+    assert (busy is not None, pool.idle) == (True, 0)

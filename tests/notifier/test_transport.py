@@ -262,6 +262,22 @@ async def test_what_we_lack_is_our_own_fault(number: int, stage: str) -> None:
     assert (answer.status, answer.reason) == (None, Reason.SENDER)
 
 
+async def test_without_files_the_idle_connections_are_given_up() -> None:
+    async with receiving() as receiver:
+        internet = Internet({HOST: receiver.port})
+
+        async def dial(address: str, port: int) -> tuple[socket.socket, str]:
+            if address != ADDRESSES[HOST]:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return await internet.dial(address, port)
+
+        async with VettedTransport(RULES, lookup=internet.look_up, dial=dial) as transport:
+            assert (await post(transport, URL)).is_success
+            assert transport.counts.idle == 1
+            assert (await post(transport, f"http://{HONEST}/")).reason is Reason.SENDER
+            assert transport.counts.idle == 0
+
+
 async def test_a_machine_without_ipv6_does_not_try_such_addresses_for_ever() -> None:
     """It says what a machine without free ports says; waiting does not help here."""
 
