@@ -25,6 +25,7 @@ from todoke.wire.destination import Destination, Rules, check_url, vet
 
 # Judgements remembered, not answers of name servers: the same URL and addresses are judged alike.
 ROUTES_MAX = 4096
+ADDRESSES_REMEMBERED_MAX = 16
 
 Stamp = Callable[[], Mapping[str, str]]
 
@@ -117,7 +118,7 @@ class VettedTransport:
             route = self._route(request.url)
             destination = route.destination
             addresses = await self._addresses(destination)
-            self._vet(addresses, destination)
+            self._judge(addresses, destination)
         except InvalidInput as error:
             raise SendError(Reason.BLOCKED) from error
         kept = self._pool.take((destination.scheme, destination.host, destination.port), addresses)
@@ -138,6 +139,12 @@ class VettedTransport:
     def _read(self, url: str) -> Route:
         destination = check_url(url, self._rules)
         return Route(destination, f"POST {_target(url)} HTTP/1.1\r\nhost: {_authority(destination)}\r\n")
+
+    def _judge(self, addresses: tuple[str, ...], destination: Destination) -> None:
+        if len(addresses) > ADDRESSES_REMEMBERED_MAX:
+            self._vet_anew(addresses, destination)
+        else:
+            self._vet(addresses, destination)
 
     def _vet_anew(self, addresses: tuple[str, ...], destination: Destination) -> None:
         vet(addresses, destination, self._rules)

@@ -5,6 +5,8 @@ import ssl
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from notifier.connection import Connection, Stale
 from notifier.faults import SendError
@@ -197,6 +199,29 @@ def test_what_lies_behind_an_answer_is_noticed_wherever_it_is_cut() -> None:
 def test_an_answer_is_over_before_its_last_byte_never() -> None:
     for place in range(1, len(CHUNKS)):
         assert not parsed(CHUNKS[:place])[3]
+
+
+PIECES = [
+    *(b"HTTP/1.1 ", b"HTTP/1.0 ", b"200", b"204", b"304", b"101", b"103", b"500", b" OK", b"\0"),
+    *(b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"0", b"3", b"-1", b"abc", b"x: y", OK),
+    *(b"content-length: ", b"transfer-encoding: chunked", b"connection: close"),
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=8)), max_size=40), st.integers(1, 50))
+def test_no_bytes_whatever_trip_the_parser(pieces: list[bytes], step: int) -> None:
+    data = b"".join(pieces)
+    parser, reply = ReplyParser(), Reply(ADDRESS, is_tls=False)
+    parser.expect(reply)
+    reason = None
+    try:
+        for place in range(0, len(data), step):
+            parser.feed(data[place : place + step])
+    except SendError as error:
+        reason = error.reason
+    assert reason in (None, Reason.PROTOCOL, Reason.TOO_LARGE)
+    assert parser.has_head == (200 <= reply.status <= 599)
+    assert not (parser.has_head and reason)
 
 
 def head_of(size: int) -> bytes:

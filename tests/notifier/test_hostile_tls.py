@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from notifier.transport import tls_context
+from tests.conftest import until
 from tests.notifier.certificates import Authority
 from tests.notifier.internet import ADDRESSES, DEADLINE, HONEST, HOST, Internet, post, post_beside_honest
 from tests.notifier.receiver import receiving
@@ -218,6 +220,21 @@ async def test_each_stage_has_a_limit_of_its_own(authority: Authority, monkeypat
             got = await post(transport, URL, 30)
     assert (got.reason, got.peer) == (Reason.TIMEOUT, ADDRESSES[HOST])
     assert got.seconds < 5
+
+
+async def test_no_attempt_leaves_a_file_open(authority: Authority) -> None:
+    """Whether it was refused in the handshake, or canceled there or before."""
+    async with talking(_stalls) as stalling, talking(_speaks_first) as plain:
+        async with Internet({HOST: stalling, HONEST: plain}).transport(authority.client()) as transport:
+            before = len(os.listdir("/dev/fd"))
+            attempts = [
+                post(transport, f"https://{host}/", seconds / 10) for host in (HOST, HONEST) for seconds in range(5)
+            ]
+            answers = await asyncio.gather(*attempts)
+            assert {answer.reason for answer in answers} == {Reason.TIMEOUT, Reason.TLS}
+            # The servers here share the process: their ends are open a moment longer.
+            await until(lambda: len(os.listdir("/dev/fd")) <= before)
+            assert transport.counts.open == 0
 
 
 @contextlib.contextmanager

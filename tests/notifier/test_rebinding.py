@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from notifier.sender import Sender
 from notifier.transport import VettedTransport
 from tests.notifier.certificates import server_context
-from tests.notifier.internet import post
 from tests.notifier.names import Names, Network
 from tests.notifier.receiver import receiving, status
 from todoke.model.delivery import Answer, Reason
@@ -32,7 +32,7 @@ HANGS_UP = status(200, "connection: close")
 
 
 async def attempt(transport: VettedTransport, url: str = URL, seconds: float = DEADLINE) -> Answer:
-    return await post(transport, url, seconds)
+    return await Sender(transport, seconds, 1024).post(url, {}, b"{}", dict)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_public_first_and_private_second(tls: tuple[ssl.SSLContext, ssl.SS
         names, network = Names([[PUBLIC], ["127.0.0.1"]]), Network(receiver.port)
         async with VettedTransport(PLAIN, lookup=names, dial=network, tls=client) as transport:
             answer = await attempt(transport)
-    assert answer.is_success
+    assert answer.reason is Reason.DELIVERED
     assert (names.asked, network.dialled) == ([HOST], [(PUBLIC, 443)])
     # SNI and certificate were checked against the name, or this would not have been delivered.
     assert receiver.received[0].headers["host"] == HOST
@@ -94,18 +94,29 @@ async def test_each_attempt_looks_up_once_and_judges_anew(tls: tuple[ssl.SSLCont
     assert len(receiver.received) == 3
 
 
-async def test_attempts_at_once_share_one_look_up_and_the_next_ones_share_nothing_with_them(
-    tls: tuple[ssl.SSLContext, ssl.SSLContext],
-) -> None:
+async def test_a_kept_connection_is_judged_like_a_new_one(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """It is used while the name leads to its other end, and not a moment longer."""
     server, client = tls
     async with receiving(tls=server) as receiver:
-        names, network = Names([[PUBLIC], ["10.0.0.1"]]), Network(receiver.port)
+        names, network = Names([[PUBLIC], [OTHER, PUBLIC], [OTHER], ["10.0.0.1"], [OTHER]]), Network(receiver.port)
         async with VettedTransport(PLAIN, lookup=names, dial=network, tls=client) as transport:
-            waves = [await asyncio.gather(*(attempt(transport) for _ in range(8))) for _ in range(2)]
-    assert [{answer.reason for answer in wave} for wave in waves] == [{Reason.DELIVERED}, {Reason.BLOCKED}]
-    assert names.asked == [HOST, HOST]
+            answers = [await attempt(transport) for _ in range(5)]
+    assert [answer.status for answer in answers] == [200, 200, 200, None, 200]
+    assert answers[3].reason is Reason.BLOCKED
+    assert names.asked == [HOST] * 5
+    assert network.addresses == [PUBLIC, OTHER]
+
+
+async def test_attempts_at_once_never_share_a_stale_answer(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = tls
+    async with receiving(tls=server) as receiver:
+        names, network = Names([[PUBLIC], ["10.0.0.1"], [PUBLIC], ["10.0.0.1"]]), Network(receiver.port)
+        async with VettedTransport(PLAIN, lookup=names, dial=network, tls=client) as transport:
+            answers = await asyncio.gather(*(attempt(transport) for _ in range(8)))
+    assert {answer.reason for answer in answers} <= {Reason.DELIVERED, Reason.BLOCKED}
     assert set(network.addresses) == {PUBLIC}
-    assert len(receiver.received) == 8
+    assert len(names.asked) <= 8
+    assert len(receiver.received) == sum(answer.status == 200 for answer in answers)
 
 
 async def test_a_peer_that_is_not_the_vetted_one_gets_no_byte(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
@@ -125,7 +136,7 @@ async def test_a_name_with_ipv6_only(tls: tuple[ssl.SSLContext, ssl.SSLContext],
         names, network = Names([[address]]), Network(receiver.port)
         async with VettedTransport(PLAIN, lookup=names, dial=network, tls=client) as transport:
             answer = await attempt(transport)
-    assert answer.is_success
+    assert answer.reason is Reason.DELIVERED
     assert network.dialled == [(address, 443)]
 
 
@@ -145,7 +156,7 @@ async def test_a_thousand_good_records_are_one_connection(tls: tuple[ssl.SSLCont
         names, network = Names([many(1000)]), Network(receiver.port)
         async with VettedTransport(PLAIN, lookup=names, dial=network, tls=client) as transport:
             answer = await attempt(transport)
-    assert answer.is_success
+    assert answer.reason is Reason.DELIVERED
     assert len(receiver.received) == 1
     assert set(network.addresses) <= set(many(1000))
 
@@ -158,7 +169,7 @@ async def test_when_an_address_is_closed_only_other_vetted_ones_are_tried(
         names, network = Names([[PUBLIC, OTHER], ["127.0.0.1"]]), Network(receiver.port, closed=frozenset({PUBLIC}))
         async with VettedTransport(PLAIN, lookup=names, dial=network, tls=client) as transport:
             answer = await attempt(transport)
-    assert answer.is_success
+    assert answer.reason is Reason.DELIVERED
     assert (names.asked, network.addresses) == ([HOST], [PUBLIC, OTHER])
 
 
@@ -186,7 +197,7 @@ async def test_a_slow_answer_is_waited_for_and_a_late_one_dials_nothing(
             await asyncio.wait_for(asked.wait(), 5)
             assert network.dialled == []
             release.set()
-            assert (await waiting).is_success
+            assert (await waiting).reason is Reason.DELIVERED
             await asyncio.wait_for(answered.wait(), 5)
     assert network.addresses == [PUBLIC]
 
@@ -224,23 +235,28 @@ async def test_a_stored_url_that_is_refused_by_now_is_not_even_looked_up(url: st
 
 
 @pytest.mark.parametrize("url", ["https://10.20.0.1/", "https://[fd12::1]:8443/"])
-async def test_an_opened_literal_is_vetted_and_dialled_without_a_look_up(url: str) -> None:
-    names = Names([["127.0.0.1"]])
-    async with receiving() as receiver:
+async def test_an_opened_literal_is_vetted_and_dialled_without_a_look_up(
+    url: str, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    names, destination = Names([["127.0.0.1"]]), check_url(url, INSIDE)
+    async with receiving(tls=tls[0]) as receiver:
         network = Network(receiver.port)
-        # Plain text meets TLS: the dial counts, not the answer.
         answer = await one_attempt(names, network, INSIDE, url)
-    assert answer.reason is not Reason.BLOCKED
-    destination = check_url(url, INSIDE)
+    # It was dialled; whom its certificate names is another matter.
+    assert (answer.reason, receiver.received) == (Reason.TLS, [])
     assert set(network.dialled) == {(str(destination.literal), destination.port)}
     assert names.asked == []
 
 
-async def test_a_name_in_an_opened_network_is_dialled_and_its_neighbour_is_not() -> None:
-    async with receiving() as receiver:
+async def test_a_name_in_an_opened_network_is_dialled_and_its_neighbour_is_not(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = tls
+    async with receiving(tls=server) as receiver:
         network = Network(receiver.port)
-        assert (await one_attempt(Names([["10.20.0.1"]]), network, INSIDE)).reason is not Reason.BLOCKED
-        assert set(network.addresses) == {"10.20.0.1"}
+        async with VettedTransport(INSIDE, lookup=Names([["10.20.0.1"]]), dial=network, tls=client) as transport:
+            assert (await attempt(transport)).reason is Reason.DELIVERED
+        assert network.addresses == ["10.20.0.1"]
     for neighbour in ("10.19.255.255", "10.21.0.0", "fd12:0:1::1"):
         network = Network()
         assert is_blocked(await one_attempt(Names([["10.20.0.1", neighbour]]), network, INSIDE), network)
@@ -251,7 +267,7 @@ async def test_an_exact_host_may_lead_anywhere_over_http() -> None:
         rules, network = Rules(hosts=("receiver:8080",)), Network(receiver.port)
         names = Names([["169.254.169.254"]])
         answer = await one_attempt(names, network, rules, "http://receiver:8080/hook")
-    assert answer.is_success
+    assert answer.reason is Reason.DELIVERED
     assert network.dialled == [("169.254.169.254", 8080)]
 
 
