@@ -79,6 +79,11 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
         self._settle()
 
+    def cut(self, rest: asyncio.Future[None]) -> None:
+        """Hang up if the body that ends with `rest` is still coming; by now the connection may be somebody else's."""
+        if self._rest is rest:
+            self.close()
+
     # What follows is called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

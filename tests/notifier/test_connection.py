@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -165,6 +166,29 @@ async def test_a_body_ends_with_the_caller_s_deadline(connection: Connection, wi
     reply = await task
     assert await reply.read(asyncio.get_running_loop().time()) == b"hello"
     assert wire.is_aborted
+
+
+@pytest.mark.parametrize("is_canceled", [True, False], ids=["canceled", "deadline"])
+async def test_a_reader_that_stops_as_the_body_ends_leaves_the_next_exchange_alone(
+    connection: Connection, wire: Wire, is_canceled: bool
+) -> None:
+    task = await asked(connection)
+    connection.data_received(b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\no")
+    reply = await task
+    until = asyncio.get_running_loop().time() + (60 if is_canceled else 0.01)
+    reading = asyncio.create_task(reply.read(until))
+    await asyncio.sleep(0)
+    if is_canceled:
+        reading.cancel()
+    else:
+        # Past the deadline without a turn of the loop: it fires in the moment of the last byte.
+        time.sleep(0.02)  # noqa: ASYNC251
+    connection.data_received(b"k")
+    following = asyncio.create_task(connection.post(b"POST"))
+    await asyncio.wait((reading,))
+    assert not wire.is_aborted
+    connection.data_received(OK)
+    assert (await following).status == 200
 
 
 CHUNKS = (
