@@ -68,23 +68,29 @@ def wants_certificate(version: ssl.TLSVersion) -> Make:
 def shaking_hands(context: ssl.SSLContext) -> Iterator[tuple[int, list[bytes]]]:
     """A blocking TLS server: unlike the event loop's it says by an alert why it hangs up. Yields port and what it got.
 
-    One connection, whose end it waits for.
+    One connection, open until the block ends.
     """
     received: list[bytes] = []
+    over = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(10)
 
     def serve() -> None:
         link, _ = listener.accept()
         link.settimeout(10)
-        with link, contextlib.suppress(OSError), context.wrap_socket(link, server_side=True) as shaken:
-            received.append(shaken.recv(1))
+        with context.wrap_socket(link, server_side=True, do_handshake_on_connect=False) as shaken:
+            with contextlib.suppress(OSError):
+                shaken.do_handshake()
+                received.append(shaken.recv(1))
+            # Closed at once, what it has not read would become a RST, which may overtake the alert.
+            over.wait(10)
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
         yield listener.getsockname()[1], received
     finally:
+        over.set()
         thread.join(10)
         listener.close()
 
