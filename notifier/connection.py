@@ -46,13 +46,18 @@ class Connection(asyncio.Protocol):
         self._rest: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._exchanges = 0
+        self._loss: SendError | None = None
 
     @property
     def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        # A TLS transport forgets that it was closed.
+        return self._loss is not None or self._transport.is_closing()
 
     async def post(self, request: bytes) -> Reply:
         """Write `request`, return the answer as soon as its head is read. Raises SendError; Stale: try a fresh one."""
+        if self.is_closing:
+            # It did not live until now.
+            raise self._loss or SendError(Reason.DISCONNECTED, self.address)
         self._exchanges += 1
         self._reply = Reply(self.address, is_tls=self.key[0] == "https")
         self._parser.expect(self._reply)
@@ -73,6 +78,11 @@ class Connection(asyncio.Protocol):
             self._head.set_exception(SendError(Reason.DISCONNECTED, self.address))
         self._transport.abort()
         self._settle()
+
+    def cut(self, rest: asyncio.Future[None]) -> None:
+        """Hang up if the body that ends with `rest` is still coming; by now the connection may be somebody else's."""
+        if self._rest is rest:
+            self.close()
 
     # What follows is called by the event loop.
 
@@ -103,11 +113,12 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._keeper.lost(self)
         if self._exchanges > 1 and self._parser.is_untouched:
-            self._fail(Stale(Reason.DISCONNECTED))
+            self._loss = Stale(Reason.DISCONNECTED, self.address)
         elif isinstance(error, OSError):
-            self._fail(send_error(error, Reason.DISCONNECTED))
+            self._loss = send_error(error, Reason.DISCONNECTED)
         else:
-            self._fail(SendError(Reason.DISCONNECTED))
+            self._loss = SendError(Reason.DISCONNECTED)
+        self._fail(self._loss)
 
     def _finish(self) -> None:
         self._settle()
@@ -125,8 +136,8 @@ class Connection(asyncio.Protocol):
             self._timer = loop.call_later(BODY_SECONDS, self.close)
 
     def _fail(self, error: SendError) -> None:
+        error.peer = self.address
         if self._head is not None and not self._head.done():
-            error.peer = self.address
             self._head.set_exception(error)
         self.close()
 

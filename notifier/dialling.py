@@ -39,6 +39,7 @@ class Dialler:
                 failure = _connect_error(error, address)
                 failure.__cause__ = error
                 if failure.reason is Reason.SENDER:
+                    self._pool.shed()
                     break
             else:
                 return await self._open(link, destination, address)

@@ -7,7 +7,8 @@ from notifier.connection import Connection, Key
 
 KEEP_ALIVE_SECONDS = 15.0
 IDLE_PER_RECEIVER_MAX = 256
-IDLE_MAX = 1024
+# With all slots in use this stays below the 1,024 files a process usually may open.
+IDLE_MAX = 512
 CLOSING_SECONDS = 1.0
 
 
@@ -44,6 +45,11 @@ class Pool:
                 return connection
         return None
 
+    def shed(self) -> None:
+        """Give up every idle connection: what they hold is needed."""
+        for connection in tuple(self._idle):
+            self._give_up(connection)
+
     async def close(self) -> None:
         """Hang up all connections, the busy ones too."""
         self._is_closed = True
@@ -59,6 +65,8 @@ class Pool:
 
     def opened(self, connection: Connection) -> None:
         self._open.add(connection)
+        if self._is_closed:
+            connection.close()
 
     def rested(self, connection: Connection) -> None:
         if self._is_closed:

@@ -26,8 +26,8 @@ CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 class Body(Protocol):
     """What still comes behind a head."""
 
-    def close(self) -> None:
-        """Hang up."""
+    def cut(self, rest: "Future[None]") -> None:
+        """Hang up, unless what `rest` stands for is over."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,9 +61,9 @@ class Reply:
                 async with timeout_at(until):
                     await rest
             except TimeoutError:
-                body.close()
+                body.cut(rest)
             except BaseException:
-                body.close()
+                body.cut(rest)
                 raise
         return bytes(self.excerpt)
 

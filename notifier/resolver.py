@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from notifier.faults import SendError, send_error
 from notifier.lookups import Crew, site_of
@@ -16,18 +17,25 @@ SILENT_SITES_MAX = 3
 NOTHING_THERE = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
+@dataclass
+class Running:
+    """A lookup under way, and how many wait for it."""
+
+    task: asyncio.Task[Sequence[str]]
+    waiting: int = 0
+
+
 class Resolver:
     """Asks `lookup`, or the system. Keeps no answer: a cache would be one more thing to poison.
 
     asked: how many lookups it has made.
     """
 
-    def __init__(self, lookup: Lookup | None = None, seconds: float = DNS_SECONDS) -> None:
-        self._crew = Crew()
+    def __init__(self, lookup: Lookup | None = None, *, seconds: float = DNS_SECONDS, crew: Crew | None = None) -> None:
+        self._crew = crew or Crew()
         self._lookup = lookup or self._crew.look_up
         self._seconds = seconds
-        self._running: dict[str, asyncio.Task[Sequence[str]]] = {}
-        self._waiting: dict[str, int] = {}
+        self._running: dict[str, Running] = {}
         self._silent_sites: set[str] = set()
         self.asked = 0
 
@@ -55,43 +63,39 @@ class Resolver:
 
     def close(self) -> None:
         """End what is running; threads go home when the system's resolver lets them."""
-        for task in self._running.values():
-            task.cancel()
+        for running in self._running.values():
+            running.task.cancel()
         self._crew.dismiss()
 
     async def _shared(self, host: str) -> Sequence[str]:
         """A lookup goes on while anybody waits for it. Raises TimeoutError when this one has waited long enough."""
-        task = self._running.get(host)
-        if task is None:
-            task = self._running[host] = asyncio.create_task(self._ask(host))
-            task.add_done_callback(lambda ended: self._forget(host, ended))
-        self._waiting[host] = self._waiting.get(host, 0) + 1
+        running = self._running.get(host)
+        if running is None:
+            running = self._running[host] = Running(asyncio.create_task(self._ask(host)))
+            running.task.add_done_callback(lambda _: self._forget(host, running))
+        running.waiting += 1
         try:
-            await asyncio.wait((task,), timeout=self._seconds)
-            if not task.done():
+            await asyncio.wait((running.task,), timeout=self._seconds)
+            if not running.task.done():
                 raise TimeoutError
-            return task.result()
+            return running.task.result()
         finally:
-            self._leave(host, task)
+            running.waiting -= 1
+            if not running.waiting and not running.task.done():
+                # Nobody may join what was given up on.
+                running.task.cancel()
+                self._forget(host, running)
 
     async def _ask(self, host: str) -> Sequence[str]:
         self.asked += 1
         return await self._lookup(host)
 
-    def _leave(self, host: str, task: asyncio.Task[Sequence[str]]) -> None:
-        self._waiting[host] -= 1
-        if not self._waiting[host]:
-            del self._waiting[host]
-            if not task.done():
-                # Nobody may join what was given up on.
-                del self._running[host]
-                task.cancel()
-
-    def _forget(self, host: str, ended: asyncio.Task[Sequence[str]]) -> None:
-        if self._running.get(host) is ended:
+    def _forget(self, host: str, running: Running) -> None:
+        if self._running.get(host) is running:
             del self._running[host]
-        if not ended.cancelled():
-            ended.exception()
+        if running.task.done() and not running.task.cancelled():
+            # Looked at, or the loop complains when nobody waited to the end.
+            running.task.exception()
 
     def _silent(self, host: str, reason: Reason) -> SendError:
         """One site without an answer has a bad name server; several on end, and nothing between, have ours."""

@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from notifier.connection import Stale
+from notifier.connection import Connection, Stale
 from notifier.dialling import Dial, Dialler
 from notifier.dialling import dial as dial_system
 from notifier.faults import SendError
@@ -25,6 +25,7 @@ from todoke.wire.destination import Destination, Rules, check_url, vet
 
 # Judgements remembered, not answers of name servers: the same URL and addresses are judged alike.
 ROUTES_MAX = 4096
+ADDRESSES_REMEMBERED_MAX = 16
 
 Stamp = Callable[[], Mapping[str, str]]
 
@@ -117,18 +118,18 @@ class VettedTransport:
             route = self._route(request.url)
             destination = route.destination
             addresses = await self._addresses(destination)
-            self._vet(addresses, destination)
+            self._judge(addresses, destination)
         except InvalidInput as error:
             raise SendError(Reason.BLOCKED) from error
         kept = self._pool.take((destination.scheme, destination.host, destination.port), addresses)
         if kept is not None:
             self._reuses += 1
             try:
-                return await kept.post(_written(route, request))
+                return await _post(kept, route, request)
             except Stale:
                 self._retries += 1
         fresh = await self._dialler.connect(destination, addresses)
-        return await fresh.post(_written(route, request))
+        return await _post(fresh, route, request)
 
     async def _addresses(self, destination: Destination) -> tuple[str, ...]:
         if destination.literal is not None:
@@ -138,6 +139,12 @@ class VettedTransport:
     def _read(self, url: str) -> Route:
         destination = check_url(url, self._rules)
         return Route(destination, f"POST {_target(url)} HTTP/1.1\r\nhost: {_authority(destination)}\r\n")
+
+    def _judge(self, addresses: tuple[str, ...], destination: Destination) -> None:
+        if len(addresses) > ADDRESSES_REMEMBERED_MAX:
+            self._vet_anew(addresses, destination)
+        else:
+            self._vet(addresses, destination)
 
     def _vet_anew(self, addresses: tuple[str, ...], destination: Destination) -> None:
         vet(addresses, destination, self._rules)
@@ -149,6 +156,15 @@ def tls_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+async def _post(connection: Connection, route: Route, request: Request) -> Reply:
+    try:
+        written = _written(route, request)
+    except BaseException:
+        connection.close()
+        raise
+    return await connection.post(written)
 
 
 def _written(route: Route, request: Request) -> bytes:

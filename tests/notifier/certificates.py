@@ -62,6 +62,10 @@ class Authority:
             .add_extension(
                 x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts or (name,)]), critical=False
             )
+            # Python 3.13 trusts no certificate without these.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(_usage(is_authority=is_authority), critical=True)
         )
         return builder.sign(self._key, hashes.SHA256())
 
@@ -74,3 +78,17 @@ def server_context(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, ssl.SSLCo
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_authority,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

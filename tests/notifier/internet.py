@@ -16,7 +16,7 @@ ADDRESSES = {HOST: "93.184.216.34", HONEST: "93.184.217.35"}
 # Both over plain HTTP too.
 RULES = Rules(hosts=tuple(f"{host}:80" for host in ADDRESSES))
 BODY = b'{"type":"job.succeeded"}'
-DEADLINE = 0.6
+DEADLINE = 1.0
 HONEST_POSTS = 10
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from notifier.transport import tls_context
+from tests.conftest import until
 from tests.notifier.certificates import Authority
 from tests.notifier.internet import ADDRESSES, DEADLINE, HONEST, HOST, Internet, post, post_beside_honest
 from tests.notifier.receiver import receiving
@@ -66,23 +68,29 @@ def wants_certificate(version: ssl.TLSVersion) -> Make:
 def shaking_hands(context: ssl.SSLContext) -> Iterator[tuple[int, list[bytes]]]:
     """A blocking TLS server: unlike the event loop's it says by an alert why it hangs up. Yields port and what it got.
 
-    One connection, whose end it waits for.
+    One connection, open until the block ends.
     """
     received: list[bytes] = []
+    over = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(10)
 
     def serve() -> None:
         link, _ = listener.accept()
         link.settimeout(10)
-        with link, contextlib.suppress(OSError), context.wrap_socket(link, server_side=True) as shaken:
-            received.append(shaken.recv(1))
+        with context.wrap_socket(link, server_side=True, do_handshake_on_connect=False) as shaken:
+            with contextlib.suppress(OSError):
+                shaken.do_handshake()
+                received.append(shaken.recv(1))
+            # Closed at once, what it has not read would become a RST, which may overtake the alert.
+            over.wait(10)
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
         yield listener.getsockname()[1], received
     finally:
+        over.set()
         thread.join(10)
         listener.close()
 
@@ -218,6 +226,21 @@ async def test_each_stage_has_a_limit_of_its_own(authority: Authority, monkeypat
             got = await post(transport, URL, 30)
     assert (got.reason, got.peer) == (Reason.TIMEOUT, ADDRESSES[HOST])
     assert got.seconds < 5
+
+
+async def test_no_attempt_leaves_a_file_open(authority: Authority) -> None:
+    """Whether it was refused in the handshake, or canceled there or before."""
+    async with talking(_stalls) as stalling, talking(_speaks_first) as plain:
+        async with Internet({HOST: stalling, HONEST: plain}).transport(authority.client()) as transport:
+            before = len(os.listdir("/dev/fd"))
+            attempts = [
+                post(transport, f"https://{host}/", seconds / 10) for host in (HOST, HONEST) for seconds in range(5)
+            ]
+            answers = await asyncio.gather(*attempts)
+            assert {answer.reason for answer in answers} == {Reason.TIMEOUT, Reason.TLS}
+            # The servers here share the process: their ends are open a moment longer.
+            await until(lambda: len(os.listdir("/dev/fd")) <= before)
+            assert transport.counts.open == 0
 
 
 @contextlib.contextmanager

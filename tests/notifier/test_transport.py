@@ -30,6 +30,7 @@ from todoke.wire.destination import Rules
 
 URL = f"http://{HOST}/"
 HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 LOOPBACK = Rules(allow_loopback=True)
 
 
@@ -79,9 +80,7 @@ async def attempts(count: int, *answers: Answer) -> tuple[list[Received], Vetted
     "answer",
     [
         pytest.param(bytes_answer(OK), id="length"),
-        pytest.param(
-            bytes_answer(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n"), id="chunks"
-        ),
+        pytest.param(bytes_answer(CHUNKED + b"2\r\nok\r\n0\r\nx: y\r\n\r\n"), id="chunks"),
         pytest.param(bytes_answer(b"HTTP/1.1 204 No\r\n\r\n"), id="204"),
         pytest.param(bytes_answer(b"HTTP/1.1 304 No\r\ncontent-length: 5\r\n\r\n"), id="304"),
         pytest.param(bytes_answer(b"HTTP/1.1 103 Early\r\n\r\n" + OK), id="interim head"),
@@ -107,7 +106,7 @@ async def test_a_connection_is_kept_and_every_attempt_looks_up_all_the_same(answ
         ),
         pytest.param(bytes_answer(HEAD + b"content-length: 16385\r\n\r\n" + b"x" * 16385), id="16 KiB and a byte"),
         pytest.param(
-            bytes_answer(HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 16384 + b"0\r\n\r\n"),
+            bytes_answer(CHUNKED + b"1\r\nx\r\n" * 16384 + b"0\r\n\r\n"),
             id="overhead",
         ),
         pytest.param(bytes_answer(OK + OK), id="two answers"),
@@ -235,20 +234,6 @@ async def test_whoever_is_canceled_leaves_no_connection(answer: Answer) -> None:
     assert [one.peer for one in receiver.received] == [1, 2]
 
 
-async def test_a_cancel_that_meets_the_answer_disturbs_nobody_else() -> None:
-    """The connection has been given to the next attempt by the time the first one learns that it is canceled."""
-    async with receiving() as receiver, Internet({HOST: receiver.port}).transport() as transport:
-        assert (await post(transport, URL)).is_success
-        for _ in range(20):
-            attempt = asyncio.create_task(transport.send(Request(URL, {}, BODY)))
-            await until(lambda: attempt.done() or not transport.counts.idle)
-            while not (transport.counts.idle or attempt.done()):
-                await asyncio.sleep(0)
-            attempt.cancel()
-            assert (await post(transport, URL, 10)).is_success
-            await asyncio.wait((attempt,))
-
-
 async def test_cookies_are_not_kept() -> None:
     answer = status(200, "set-cookie: a=b; Path=/")
     received, _, _ = await attempts(2, answer, answer)
@@ -275,6 +260,22 @@ async def test_what_we_lack_is_our_own_fault(number: int, stage: str) -> None:
     async with VettedTransport(RULES, lookup=lookup, dial=exhausted) as transport:  # type: ignore[arg-type]
         answer = await post(transport, URL)
     assert (answer.status, answer.reason) == (None, Reason.SENDER)
+
+
+async def test_without_files_the_idle_connections_are_given_up() -> None:
+    async with receiving() as receiver:
+        internet = Internet({HOST: receiver.port})
+
+        async def dial(address: str, port: int) -> tuple[socket.socket, str]:
+            if address != ADDRESSES[HOST]:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return await internet.dial(address, port)
+
+        async with VettedTransport(RULES, lookup=internet.look_up, dial=dial) as transport:
+            assert (await post(transport, URL)).is_success
+            assert transport.counts.idle == 1
+            assert (await post(transport, f"http://{HONEST}/")).reason is Reason.SENDER
+            assert transport.counts.idle == 0
 
 
 async def test_a_machine_without_ipv6_does_not_try_such_addresses_for_ever() -> None:
