@@ -5,30 +5,33 @@ Every read and change names the tenant it is for, inside its statement.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import Select, func, text, tuple_
+from sqlalchemy import Select, func, select, text, tuple_
 
 from todoke.model.delivery import DeliveryState
 from todoke.model.errors import EndpointDisabled
 from todoke.model.event import Hint
 from todoke.store.database import Connection, queries
 from todoke.store.delivery_rows import Kept, attempts_of, kept, shown
-from todoke.store.tables import delivery
+from todoke.store.tables import delivery, job
 from todoke.store.transactions import Transactions, columns
 
 SQL = queries("delivery_log")
 
 REPLAY_MAX = 10_000
+# What a part of a list without an index looks through.
+JOBS_MAX = 1_000
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # Of one job, its newest; jobs have a handful.
 SHOWN_MAX = 1_000
 
 
 class Place(NamedTuple):
-    """Where a delivery stands among parked ones: when it was parked, and which it is."""
+    """Where a delivery stands in a list: when it was parked (in lists of others: anything), and which it is."""
 
     at: datetime
     job_id: UUID
@@ -36,8 +39,19 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a list, and the place the next one begins behind; None: this was the last."""
+
+    deliveries: list[Kept]
+    end: Place | None
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """Which parked deliveries: parked from `since` to before `until`, of a reason, of a callback. None: any."""
+    """Which deliveries: ended (those that have not: made) from `since` to before `until`, of a reason, of a callback.
+
+    None: any.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
@@ -68,15 +82,40 @@ class DeliveryLog(Transactions):
         """One delivery with every attempt."""
         return next(iter(await self._read(job_id, tenant_id, sequence)), None)
 
-    async def parked(self, tenant_id: str | None, wanted: Wanted, after: Place | None, rows_max: int) -> list[Kept]:
+    async def parked(self, tenant_id: str | None, wanted: Wanted, after: Place | None, rows_max: int) -> Part:
         """Parked deliveries without their attempts, the latest parked first, behind a place. Tenant None: of all."""
         place = (delivery.c.finished_at, delivery.c.job_id, delivery.c.sequence)
         asked = shown().where(text("delivery.state = 'PARKED'"), delivery.c.sequence > 0)
-        asked = _only(asked, tenant_id, wanted).order_by(*(column.desc() for column in place)).limit(rows_max)
+        asked = _only(asked, tenant_id, wanted).order_by(*(column.desc() for column in place)).limit(rows_max + 1)
         if after is not None:
             asked = asked.where(tuple_(*place) < tuple_(*after))
         async with self._database.read() as connection:
-            return [kept(row) for row in (await connection.execute(asked)).mappings()]
+            rows = [kept(row) for row in (await connection.execute(asked)).mappings()]
+        return Part(rows[:rows_max], _place(rows[rows_max - 1]) if len(rows) > rows_max else None)
+
+    async def others(
+        self, tenant_id: str, state: DeliveryState, wanted: Wanted, after: Place | None, rows_max: int
+    ) -> Part:
+        """Deliveries in another state, those of the newest job first. A part may be short, or empty, and not the last.
+
+        They have no index of their own, which every delivery would pay for: the tenant's newest jobs are looked
+        through, so many for each part.
+        """
+        place = (delivery.c.job_id, delivery.c.sequence)
+        jobs = select(job.c.id).where(job.c.tenant_id == tenant_id).order_by(job.c.id.desc()).limit(JOBS_MAX)
+        if after is not None:
+            jobs = jobs.where(job.c.id <= after.job_id)
+        async with self._database.read() as connection:
+            seen = (await connection.execute(jobs)).scalars().all()
+            asked = shown().where(delivery.c.job_id.in_(seen), delivery.c.state == state, delivery.c.sequence > 0)
+            asked = _only(asked, tenant_id, wanted, is_open=True)
+            asked = asked.order_by(*(column.desc() for column in place)).limit(rows_max + 1)
+            if after is not None:
+                asked = asked.where(tuple_(*place) < tuple_(*after[1:]))
+            rows = [kept(row) for row in (await connection.execute(asked)).mappings()]
+        if len(rows) > rows_max:
+            return Part(rows[:rows_max], _place(rows[rows_max - 1]))
+        return Part(rows, Place(BEGINNING, seen[-1], 0) if len(seen) == JOBS_MAX else None)
 
     async def redeliver(self, job_id: UUID, sequence: int, tenant_id: str) -> bool:
         """Owe a delivery once more, from its first attempt on, whatever became of it. False: no such delivery.
@@ -158,13 +197,18 @@ def _is_under_way(row: asyncpg.Record) -> bool:
     return bool(row["standing"] == "leased" or (row["standing"] in ("ready", "held") and row["attempt"] == 0))
 
 
-def _only(asked: Select[Any], tenant_id: str | None, wanted: Wanted) -> Select[Any]:
+def _place(row: Kept) -> Place:
+    return Place(row.at or BEGINNING, row.job_id, row.sequence)
+
+
+def _only(asked: Select[Any], tenant_id: str | None, wanted: Wanted, *, is_open: bool = False) -> Select[Any]:
+    moment = func.coalesce(delivery.c.finished_at, delivery.c.created_at) if is_open else delivery.c.finished_at
     if tenant_id is not None:
         asked = asked.where(delivery.c.tenant_id == tenant_id)
     if wanted.since is not None:
-        asked = asked.where(delivery.c.finished_at >= wanted.since)
+        asked = asked.where(moment >= wanted.since)
     if wanted.until is not None:
-        asked = asked.where(delivery.c.finished_at < wanted.until)
+        asked = asked.where(moment < wanted.until)
     if wanted.reason is not None:
         asked = asked.where(delivery.c.last_reason == wanted.reason)
     if wanted.url is not None:
