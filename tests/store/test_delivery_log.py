@@ -12,7 +12,7 @@ from todoke.model.errors import EndpointDisabled
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database, queries
 from todoke.store.deliveries import Deliveries
-from todoke.store.delivery_log import DeliveryLog, Wanted
+from todoke.store.delivery_log import DeliveryLog, Replayed, Wanted
 from todoke.store.ledger import Ledger
 
 PARKED = 30_000
@@ -31,15 +31,15 @@ def log(database: Database, settings: Settings) -> DeliveryLog:
 
 
 async def fill(connection: "asyncpg.Connection[asyncpg.Record]", statistics: str = "ANALYZE delivery") -> None:
-    """Many parked deliveries of one tenant, half of them of one callback, and as many delivered ones."""
+    """Many parked deliveries of one tenant, of fifty callbacks, and twice as many delivered ones."""
     await connection.execute(
         "INSERT INTO delivery (job_id, sequence, tenant_id, url, endpoint_id, state, standing, attempt, last_reason,"
         " due_at, created_at, finished_at)"
         " SELECT gen_random_uuid(), 3, 'default', url, endpoint_key('default', url), state, 'waiting', 12, 'timeout',"
         " now(), now(), now() - number * interval '1 second'"
         f" FROM generate_series(1, {PARKED}) AS numbered (number),"
-        " LATERAL (SELECT 'https://example.com/' || number % 2 AS url) AS callback,"
-        " (VALUES ('PARKED'), ('DELIVERED')) AS states (state)"
+        " LATERAL (SELECT 'https://example.com/' || number % 50 AS url) AS callback,"
+        " (VALUES ('PARKED'), ('DELIVERED'), ('DELIVERED')) AS states (state)"
     )
     await connection.execute(statistics)
 
@@ -53,8 +53,8 @@ async def test_statements_use_indexes(database_url: str, statistics: str) -> Non
             plan = await _plan(connection, queries("delivery_log")[name])
             assert "Seq Scan on delivery" not in plan, f"{name}:\n{plan}"
             assert re.search(rf"using {index} |on {index}\b", plan), f"{name}:\n{plan}"
-            # The first so many along the index, not all of them sorted.
-            assert "Sort" not in plan, f"{name}:\n{plan}"
+            # The first so many along the index, not all of them sorted; one endpoint's alone may be.
+            assert "Sort" not in plan or name == "pick_disabled", f"{name}:\n{plan}"
         plan = await _plan(connection, queries("delivery_log")["count_disabled"])
         assert "Seq Scan on delivery" not in plan, plan
         plan = await _plan(connection, queries("reading")["status"])
@@ -69,19 +69,17 @@ async def test_a_replay_is_bounded_and_goes_on(database_url: str, log: DeliveryL
         await fill(connection)
         counts = []
         while True:
-            done = await log.replay(TENANT, Wanted(url="https://example.com/1"), 6_000)
+            done = await log.replay(TENANT, Wanted(url="https://example.com/1"), 250)
             counts.append(done.count)
             if not done.is_more:
                 break
-        assert counts == [6_000, 6_000, 3_000]
-        rows = await connection.fetch(
-            "SELECT url, state, count(*), max(due_at) <= clock_timestamp() AS is_due FROM delivery"
-            " WHERE state <> 'DELIVERED' GROUP BY 1, 2 ORDER BY 1"
+        assert counts == [250, 250, 100]
+        assert (await log.replay(TENANT, Wanted(), 10_000)) == Replayed(10_000, is_more=True, disabled=0)
+        [row] = await connection.fetch(
+            "SELECT count(*), count(*) FILTER (WHERE url LIKE '%/1') AS of_one, bool_and(due_at <= clock_timestamp())"
+            " AS are_due FROM delivery WHERE state = 'PENDING'"
         )
-        assert [tuple(row)[:3] for row in rows] == [
-            ("https://example.com/0", "PARKED", PARKED // 2),
-            ("https://example.com/1", "PENDING", PARKED // 2),
-        ]
+        assert tuple(row) == (10_600, 600, True)
     finally:
         await connection.close()
 
