@@ -204,7 +204,7 @@ def _is_under_way(row: asyncpg.Record) -> bool:
     """Whether it is being sent, or is to be, as if for the first time."""
     if row["state"] != DeliveryState.PENDING:
         return False
-    return bool(row["standing"] == "leased" or (row["standing"] in ("ready", "held") and row["attempt"] == 0))
+    return bool(row["standing"] == "leased" or (row["standing"] == "ready" and row["attempt"] == 0))
 
 
 def _place(row: Kept) -> Place:
