@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.identity import Identity, may
-from service.submission import parse_submission, read_body
+from service.submission import body_of, parse_submission, read_body
 from todoke.model.access import Scope
 from todoke.model.endpoint import EndpointState
 from todoke.model.errors import InvalidInput, NotFound
@@ -54,7 +54,7 @@ class EndpointRoutes:
             methods=["POST"],
             tags=["webhooks"],
             summary="Get the endpoint of a callback, which need not have failed yet",
-            openapi_extra={"requestBody": {"content": {"application/json": {"schema": Named.model_json_schema()}}}},
+            openapi_extra={"requestBody": body_of(Named, "/webhooks/endpoints")},
         )
         router.add_api_route(
             "/webhooks/endpoints/{endpoint_id}/disable",
