@@ -72,9 +72,8 @@ class Delivery:
 
     @property
     def webhook_id(self) -> str:
-        """The same on every attempt and redelivery, so that a receiver can drop repeats."""
-        number = self.sequence if self.sequence > 0 else f"p{-self.sequence}"
-        return f"evt_{self.job_id.hex}_{number}"
+        """See `webhook_id`."""
+        return webhook_id(self.job_id, self.sequence)
 
     @property
     def is_progress(self) -> bool:
@@ -120,6 +119,11 @@ class Verdict:
     reason: Reason
     delay: float = 0
     is_charged: bool = True
+
+
+def webhook_id(job_id: UUID, sequence: int) -> str:
+    """The same on every attempt and redelivery, so that a receiver can drop repeats."""
+    return f"evt_{job_id.hex}_{sequence if sequence > 0 else f'p{-sequence}'}"
 
 
 def judge(delivery: Delivery, answer: Answer, window_seconds: float) -> Verdict:
