@@ -10,11 +10,13 @@ from notifier.recorder import Recorder
 from notifier.sender import Sender
 from notifier.signers import Signers
 from notifier.stager import Stager
+from notifier.tester import Tester
 from notifier.transport import VettedTransport
 from todoke.runtime.lifecycle import running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
 from todoke.store.bell import Bell
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
 
@@ -37,30 +39,30 @@ async def run(settings: Settings) -> None:
     log.info("notifier.stopped")
 
 
-async def notify(
-    settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event
-) -> None:
+async def notify(settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event) -> None:
     """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
         deliveries = Deliveries(database, settings.webhook_endpoint_slots)
-        claimer = _claimer(settings, deliveries, _courier(settings, signers, transport, deliveries))
+        sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
+        claimer = _claimer(settings, deliveries, _courier(settings, signers, sender, deliveries))
+        tester = _tester(settings, CallbackTests(database, settings.notify_channel), signers, sender)
         stager = Stager(
             deliveries,
             claimer.heard,
             window_seconds=_window_seconds(settings),
             sweep_seconds=_sweep_seconds(settings),
         )
-        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, notify_url=url)
-        async with running(claimer.run(), stager.run(), *([] if _is_deaf(settings) else [bell.listen()])):
+        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, tester.heard, notify_url=url)
+        listening = [] if _is_deaf(settings) else [bell.listen()]
+        async with running(claimer.run(), stager.run(), tester.run(), *listening):
             log.info("notifier.started", slots=settings.webhook_slots)
             await stopping.wait()
             log.info("notifier.draining")
             await claimer.drain(settings.drain_seconds)
 
 
-def _courier(settings: Settings, signers: Signers, transport: VettedTransport, deliveries: Deliveries) -> Courier:
-    sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
+def _courier(settings: Settings, signers: Signers, sender: Sender, deliveries: Deliveries) -> Courier:
     return Courier(
         signers,
         sender,
@@ -77,6 +79,16 @@ def _claimer(settings: Settings, deliveries: Deliveries, courier: Courier) -> Cl
         slots=settings.webhook_slots,
         endpoint_slots=settings.webhook_endpoint_slots,
         lease_seconds=settings.webhook_lease_seconds,
+        sweep_seconds=_sweep_seconds(settings),
+    )
+
+
+def _tester(settings: Settings, tests: CallbackTests, signers: Signers, sender: Sender) -> Tester:
+    return Tester(
+        tests,
+        signers,
+        sender,
+        timeout_seconds=settings.webhook_timeout_seconds,
         sweep_seconds=_sweep_seconds(settings),
     )
 

@@ -23,6 +23,7 @@ from service.keyring import Keyring
 from service.links import Links
 from service.long_poll import LongPolls
 from service.rights import Rights
+from service.routes.callback_tests import CallbackTestRoutes
 from service.routes.control import ControlRoutes
 from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
@@ -46,6 +47,7 @@ from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
 from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.feed import FeedReader
 from todoke.store.history import History
@@ -172,6 +174,11 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     FeedRoutes(rooms.feed_log, rooms.streams).add_to(router)
     TokenRoutes(reader, rooms.ledger, rooms.tickets, rooms.links).add_to(router)
     ResultRoutes(reader, doors.blobs).add_to(router)
+    CallbackTestRoutes(
+        CallbackTests(doors.database, settings.notify_channel, doors.announcer),
+        submit.check_callback_of,
+        settings.body_bytes_max,
+    ).add_to(router)
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)
     return router

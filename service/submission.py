@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
 from pydantic_core import from_json
@@ -22,6 +22,7 @@ DELAY_SECONDS_MAX = 30 * 24 * 3600
 EXPIRES_SECONDS_MAX = 365 * 24 * 3600
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
+Body = TypeVar("Body", bound=BaseModel)
 EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed"]
 
 
@@ -84,7 +85,7 @@ def submission_model(job_type: JobType) -> type[Submission]:
     )
 
 
-def parse_submission(model: type[Submission], body: bytes, content_type: str) -> Submission:
+def parse_submission(model: type[Body], body: bytes, content_type: str) -> Body:
     """Read a body; none at all, whatever its content type, means `{}` (legacy clients send that).
 
     Raises ProblemError 400 when it is not JSON, 415 when it does not even claim to be, InvalidInput otherwise.

@@ -1,0 +1,74 @@
+-- in_turn: have tests of one tenant made one after another, so that they can be counted
+SELECT pg_advisory_xact_lock($1, hashtext($2))
+
+-- create: keep a test of a callback, unless the tenant has $5 open ones
+INSERT INTO callback_test (id, tenant_id, url, kind)
+SELECT $1, $2, $3, $4
+WHERE (SELECT count(*) FROM callback_test WHERE tenant_id = $2 AND state = 'PENDING') < $5
+RETURNING id, kind, url, state, created_at, finished_at, report
+
+-- find: a test of this tenant
+SELECT id, kind, url, state, created_at, finished_at, report
+FROM callback_test
+WHERE id = $1 AND tenant_id = $2
+
+-- claim: take the oldest test that is due, of a tenant none of whose tests is running; due again when its lease ends
+UPDATE callback_test
+SET tries = callback_test.tries + 1,
+    due_at = clock_timestamp() + $1::float8 * interval '1 second'
+WHERE callback_test.id = (
+    SELECT test.id
+    FROM callback_test AS test
+    WHERE test.state = 'PENDING' AND test.due_at <= now() AND NOT EXISTS (
+        SELECT FROM callback_test AS other
+        WHERE other.tenant_id = test.tenant_id AND other.state = 'PENDING' AND other.due_at > now()
+    )
+    ORDER BY test.due_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING id, tenant_id, url, kind, tries, created_at
+
+-- release: give back a test that was not run to its end, as if nobody had taken it
+UPDATE callback_test
+SET tries = tries - 1, due_at = clock_timestamp()
+WHERE id = $1 AND tries = $2 AND state = 'PENDING'
+
+-- finish: keep what a test came to, unless its lease has passed on
+-- $4: the receiver has shown that it can be trusted; what was disabled is enabled again, unless somebody wanted it so.
+WITH mine AS (
+    SELECT id, tenant_id, url FROM callback_test WHERE id = $1 AND tries = $2 AND state = 'PENDING' FOR UPDATE
+), enabled AS (
+    UPDATE endpoint
+    SET state = 'ACTIVE', disabled_reason = NULL, disabled_at = NULL,
+        failures = 0, failing_since = NULL, first_failed = NULL, failed_several = false,
+        strain = 0, trips = 0, is_open = false, blocked_until = clock_timestamp(),
+        denials = 0, cap = NULL, successes = 0, updated_at = clock_timestamp()
+    FROM mine
+    WHERE $4 AND endpoint.id = endpoint_key(mine.tenant_id, mine.url) AND endpoint.state = 'DISABLED'
+        AND endpoint.disabled_reason IS DISTINCT FROM 'disabled_by_api'
+    RETURNING endpoint.id
+)
+UPDATE callback_test
+SET state = 'DONE', finished_at = clock_timestamp(),
+    report = ($3::jsonb || jsonb_build_object('endpointEnabled', EXISTS (SELECT FROM enabled)))::json
+FROM mine
+WHERE callback_test.id = mine.id
+RETURNING callback_test.id
+
+-- give_up: end tests that nobody took in $2 seconds, or that were lost with $1 notifiers
+UPDATE callback_test
+SET state = 'DONE', finished_at = clock_timestamp(), report = CASE WHEN tries >= $1 THEN $4::json ELSE $3::json END
+WHERE callback_test.id = ANY (
+    ARRAY(
+        SELECT test.id
+        FROM callback_test AS test
+        WHERE test.state = 'PENDING' AND test.due_at <= now()
+            AND (test.tries >= $1 OR test.created_at <= now() - $2::float8 * interval '1 second')
+            AND ($5::text IS NULL OR test.tenant_id = $5)
+        ORDER BY test.due_at
+        LIMIT 100
+        FOR UPDATE SKIP LOCKED
+    )
+)
+RETURNING callback_test.id
