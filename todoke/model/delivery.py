@@ -53,6 +53,12 @@ class Control(StrEnum):
     DISABLE = "disable"
 
 
+def webhook_id_of(job_id: UUID, sequence: int) -> str:
+    """What a receiver knows an event by. Progress has negative sequences, its version with a minus."""
+    number = sequence if sequence > 0 else f"p{-sequence}"
+    return f"evt_{job_id.hex}_{number}"
+
+
 @dataclass(frozen=True)
 class Delivery:
     """A claimed delivery. `attempt` counts from 1; `body` is the event's stored text, `owed_seconds` its age.
@@ -73,8 +79,7 @@ class Delivery:
     @property
     def webhook_id(self) -> str:
         """The same on every attempt and redelivery, so that a receiver can drop repeats."""
-        number = self.sequence if self.sequence > 0 else f"p{-self.sequence}"
-        return f"evt_{self.job_id.hex}_{number}"
+        return webhook_id_of(self.job_id, self.sequence)
 
     @property
     def is_progress(self) -> bool:
