@@ -35,9 +35,7 @@ class Feed:
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._api = api
-        self._params: list[tuple[str, str | int | float | bool | None]] = [("type", word) for word in types] + [
-            ("jobType", word) for word in job_types
-        ]
+        self._params = {"type": list(types), "jobType": list(job_types)}
         self._tell = tell
         self._silence_seconds = silence_seconds
         self._is_away = False
