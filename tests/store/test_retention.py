@@ -10,8 +10,10 @@ import asyncpg
 import pytest
 
 from tests.make import TENANT, WORKER, accept, fail, start, succeed
+from todoke.model.callback_test import Kind
 from todoke.model.ids import new_id
 from todoke.model.job import Artifact
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database, queries
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
@@ -297,3 +299,16 @@ async def _until_blocked(connection: "asyncpg.Connection[asyncpg.Record]") -> No
     async with asyncio.timeout(10):
         while not await connection.fetchval(blocked):
             await asyncio.sleep(0.02)
+
+
+async def test_old_tests_of_callbacks_are_forgotten(database: Database, retention: Retention) -> None:
+    tests = CallbackTests(database, "todoke")
+    made = [await tests.create(new_id(), "default", "https://hooks.example.com/", Kind.PING) for _ in range(4)]
+    old = [test.id for test in made[:3] if test]
+    await database.fetch(
+        "UPDATE callback_test SET created_at = now() - interval '31 days' WHERE id = ANY ($1::uuid[])", old
+    )
+    assert [await retention.drop_callback_tests(30, 2) for _ in range(3)] == [2, 1, 0]
+    [left] = await database.fetch("SELECT id FROM callback_test")
+    assert made[3]
+    assert left["id"] == made[3].id
