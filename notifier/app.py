@@ -15,10 +15,12 @@ from notifier.transport import VettedTransport
 from todoke.runtime.lifecycle import running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.announcing import Off
 from todoke.store.bell import Bell
 from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
+from todoke.store.endpoints import Endpoints
 
 log = structlog.get_logger()
 
@@ -46,7 +48,7 @@ async def notify(settings: Settings, signers: Signers, transport: VettedTranspor
         deliveries = Deliveries(database, settings.webhook_endpoint_slots)
         sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
         claimer = _claimer(settings, deliveries, _courier(settings, signers, sender, deliveries))
-        tester = _tester(settings, CallbackTests(database, settings.notify_channel), signers, sender)
+        tester = _tester(settings, database, signers, sender)
         stager = Stager(
             deliveries,
             claimer.heard,
@@ -83,9 +85,10 @@ def _claimer(settings: Settings, deliveries: Deliveries, courier: Courier) -> Cl
     )
 
 
-def _tester(settings: Settings, tests: CallbackTests, signers: Signers, sender: Sender) -> Tester:
+def _tester(settings: Settings, database: Database, signers: Signers, sender: Sender) -> Tester:
     return Tester(
-        tests,
+        CallbackTests(database, settings.notify_channel),
+        Endpoints(database, settings.notify_channel, Off() if _is_deaf(settings) else None),
         signers,
         sender,
         timeout_seconds=settings.webhook_timeout_seconds,

@@ -20,10 +20,11 @@ METADATA_BYTES_MAX = 2048
 ERRORS_MAX = 100
 DELAY_SECONDS_MAX = 30 * 24 * 3600
 EXPIRES_SECONDS_MAX = 365 * 24 * 3600
+Body = TypeVar("Body", bound=BaseModel)
+
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
-Body = TypeVar("Body", bound=BaseModel)
-EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed"]
+EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed", "job.progress"]
 
 
 class Submission(BaseModel):

@@ -1,12 +1,13 @@
 """`POST /{job-type}`: validate, accept, 202. The job is kept before the answer leaves; its hint follows."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from service.callbacks import CallbackWarnings
 from service.dispatcher import Dispatcher
 from service.identity import Identity, may
 from service.links import Links
@@ -39,6 +40,7 @@ class SubmitRoutes:
         links: Links,
         statuses: Statuses,
         tickets: Tickets,
+        callbacks: CallbackWarnings,
     ) -> None:
         self._settings = settings
         self._batcher = batcher
@@ -46,6 +48,7 @@ class SubmitRoutes:
         self._links = links
         self._statuses = statuses
         self._tickets = tickets
+        self._callbacks = callbacks
 
     def add_to(self, router: APIRouter, job_type: JobType) -> None:
         """Offer `job_type` at `POST /{name}`."""
@@ -84,7 +87,8 @@ class SubmitRoutes:
         # The first hint of a job that is due later comes from the sweep.
         if not answer.is_replay and not job.delay_seconds:
             self._dispatcher.hint(answer.id)
-        response = self._accepted(answer, identity)
+        warnings = await self._callbacks.about(job.tenant_id, job.callback_url)
+        response = self._accepted(answer, identity, warnings)
         # Waiting ends in the job's status, which not everyone who submits may read.
         if Scope.READ in identity.scopes:
             ended, applied = await self._statuses.ended(request, answer, job.tenant_id)
@@ -125,16 +129,18 @@ class SubmitRoutes:
         """Raises InvalidInput for a callback URL this service does not call for this tenant."""
         self.check_callback(url)
 
-    def _accepted(self, answer: Accepted, identity: Identity) -> Response:
+    def _accepted(self, answer: Accepted, identity: Identity, warnings: Sequence[Mapping[str, str]]) -> Response:
         links = self._links
         ticket = self._tickets.issue(identity.right, answer.id, answer.ticket_generation)
-        body = {
+        body: dict[str, object] = {
             "jobId": str(answer.id),
             "statusUrl": links.status_path(answer.id),
             "eventsUrl": links.absolute(links.events_path(answer.id, ticket.text)),
             "resultUrl": links.absolute(links.result_path(answer.id)),
             "cancelUrl": links.absolute(links.cancel_path(answer.id)),
         }
+        if warnings:
+            body["warnings"] = warnings
         # Whoever sees the ticket may watch the job.
         headers = {
             "Location": links.status_path(answer.id),

@@ -196,8 +196,8 @@ async def test_tests_of_one_tenant_run_one_after_another(tests: CallbackTests) -
     claimed = [await tests.claim(60) for _ in range(3)]
     assert [each and each.id for each in claimed] == [first.id, other.id, None]
     assert claimed[0] is not None
-    assert await tests.finish(claimed[0], {}, is_trusted=False)
-    assert not await tests.finish(claimed[0], {}, is_trusted=False), "a report is kept once"
+    assert await tests.finish(claimed[0], {})
+    assert not await tests.finish(claimed[0], {}), "a report is kept once"
     again = await tests.claim(60)
     assert again is not None
     assert again.id == second.id
@@ -281,6 +281,23 @@ async def test_a_passed_self_test_enables_the_endpoint(
     rows = await database.fetch("SELECT tenant_id, state, failures FROM endpoint ORDER BY tenant_id")
     assert [(row["tenant_id"], row["state"]) for row in rows] == [("default", becomes), ("other", "DISABLED")]
     assert found["endpointEnabled"] == (becomes == "ACTIVE")
+
+
+async def test_what_was_parked_is_sent_after_a_passed_self_test(
+    settings: Settings, tests: CallbackTests, database: Database, ledger: Ledger
+) -> None:
+    async with receiving(*[judging(correct)] * len(Probe)) as receiver:
+        await database.fetch(
+            "INSERT INTO endpoint (id, tenant_id, url, state, disabled_reason, disabled_at, updated_at) "
+            "VALUES (endpoint_key('default', $1), 'default', $1, 'DISABLED', 'gone', now(), now())",
+            receiver.url,
+        )
+        job_id = await owe(ledger, receiver.url)
+        async with notifying(settings):
+            found = await done(tests, await ask(tests, receiver.url))
+            await row_when(database, job_id, lambda found: found["state"] == "DELIVERED")
+    assert (found["endpointEnabled"], found["redelivered"]) == (True, 1)
+    assert receiver.received[-1].webhook_id == f"evt_{job_id.hex}_3"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from todoke.client.feed import CHECKPOINT, Feed
 from todoke.client.forwarder import Forwarder, Posted
-from todoke.model.delivery import webhook_id_of
+from todoke.model.delivery import webhook_id
 from todoke.model.errors import TodokeError
 from todoke.model.event import PROGRESS
 from todoke.wire.sse import Frame
@@ -123,7 +123,7 @@ def event_of(frame: Frame) -> Event:
     except (KeyError, ValueError, TypeError):
         raise TodokeError(f"the feed sent a {frame.event!r} that is no event of a job") from None
     sequence = -number if frame.event == PROGRESS else number
-    return Event(frame.event, job_id, webhook_id_of(job_id, sequence), frame.data.encode())
+    return Event(frame.event, job_id, webhook_id(job_id, sequence), frame.data.encode())
 
 
 def _fate(event: Event, posted: Posted, refusals: int) -> str:

@@ -124,9 +124,18 @@ def skipped(probe: Probe) -> Finding:
     return Finding(probe, None, Grade.UNTESTED, "not sent: have the good event taken first")
 
 
-def report(findings: Sequence[Finding], advice: str = "") -> dict[str, object]:
-    """The graded report, as public JSON. advice: about the test as a whole."""
-    return {"grade": grade(findings), "advice": advice, "probes": [finding.spelled() for finding in findings]}
+def report(findings: Sequence[Finding], advice: str = "", owed: int | None = None) -> dict[str, object]:
+    """The graded report, as public JSON. advice: about the test as a whole.
+
+    owed: how many parked deliveries are sent once more, because the endpoint was enabled again; None: it was not.
+    """
+    return {
+        "grade": grade(findings),
+        "advice": advice,
+        "probes": [finding.spelled() for finding in findings],
+        "endpointEnabled": owed is not None,
+        "redelivered": owed or 0,
+    }
 
 
 def grade(findings: Sequence[Finding]) -> Grade:

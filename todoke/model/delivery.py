@@ -53,12 +53,6 @@ class Control(StrEnum):
     DISABLE = "disable"
 
 
-def webhook_id_of(job_id: UUID, sequence: int) -> str:
-    """What a receiver knows an event by. Progress has negative sequences, its version with a minus."""
-    number = sequence if sequence > 0 else f"p{-sequence}"
-    return f"evt_{job_id.hex}_{number}"
-
-
 @dataclass(frozen=True)
 class Delivery:
     """A claimed delivery. `attempt` counts from 1; `body` is the event's stored text, `owed_seconds` its age.
@@ -78,8 +72,8 @@ class Delivery:
 
     @property
     def webhook_id(self) -> str:
-        """The same on every attempt and redelivery, so that a receiver can drop repeats."""
-        return webhook_id_of(self.job_id, self.sequence)
+        """See `webhook_id`."""
+        return webhook_id(self.job_id, self.sequence)
 
     @property
     def is_progress(self) -> bool:
@@ -125,6 +119,11 @@ class Verdict:
     reason: Reason
     delay: float = 0
     is_charged: bool = True
+
+
+def webhook_id(job_id: UUID, sequence: int) -> str:
+    """The same on every attempt and redelivery, so that a receiver can drop repeats."""
+    return f"evt_{job_id.hex}_{sequence if sequence > 0 else f'p{-sequence}'}"
 
 
 def judge(delivery: Delivery, answer: Answer, window_seconds: float) -> Verdict:

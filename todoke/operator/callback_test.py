@@ -34,4 +34,4 @@ def _show(report: dict[str, Any]) -> None:
         if each["advice"]:
             say(f"{each['probe']}: {each['advice']}")
     if report.get("endpointEnabled"):
-        say("the endpoint was disabled and is enabled again; what was parked meanwhile can be replayed")
+        say(f"the endpoint was disabled and is enabled again; {report['redelivered']} parked deliveries are sent now")

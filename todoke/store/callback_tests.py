@@ -60,10 +60,14 @@ class CallbackTests(Transactions):
         """Give it back unfinished: another notifier takes it at once."""
         await self._database.fetch(SQL["release"], claimed.id, claimed.tries)
 
-    async def finish(self, claimed: ClaimedTest, found: Mapping[str, object], *, is_trusted: bool) -> bool:
-        """Keep the report. is_trusted: enable a disabled endpoint again. False: the lease has passed on."""
-        rows = await self._database.fetch(SQL["finish"], claimed.id, claimed.tries, json.dumps(found), is_trusted)
-        return bool(rows)
+    async def finish(self, claimed: ClaimedTest, found: Mapping[str, object]) -> bool:
+        """Keep the report. False: the lease has passed on."""
+        return bool(await self._database.fetch(SQL["finish"], claimed.id, claimed.tries, json.dumps(found)))
+
+    async def disabled(self, claimed: ClaimedTest) -> UUID | None:
+        """The endpoint that was tested, when it is disabled and nobody wanted it so; None otherwise."""
+        rows = await self._database.fetch(SQL["disabled"], claimed.tenant_id, claimed.url)
+        return rows[0]["id"] if rows else None
 
     async def give_up(self, tenant_id: str | None = None) -> int:
         """End tests, of one tenant or of all, that nobody took or that were lost too often; says how many."""

@@ -35,26 +35,15 @@ SET tries = tries - 1, due_at = clock_timestamp()
 WHERE id = $1 AND tries = $2 AND state = 'PENDING'
 
 -- finish: keep what a test came to, unless its lease has passed on
--- $4: the receiver has shown that it can be trusted; what was disabled is enabled again, unless somebody wanted it so.
-WITH mine AS (
-    SELECT id, tenant_id, url FROM callback_test WHERE id = $1 AND tries = $2 AND state = 'PENDING' FOR UPDATE
-), enabled AS (
-    UPDATE endpoint
-    SET state = 'ACTIVE', disabled_reason = NULL, disabled_at = NULL,
-        failures = 0, failing_since = NULL, first_failed = NULL, failed_several = false,
-        strain = 0, trips = 0, is_open = false, blocked_until = clock_timestamp(),
-        denials = 0, cap = NULL, successes = 0, updated_at = clock_timestamp()
-    FROM mine
-    WHERE $4 AND endpoint.id = endpoint_key(mine.tenant_id, mine.url) AND endpoint.state = 'DISABLED'
-        AND endpoint.disabled_reason IS DISTINCT FROM 'disabled_by_api'
-    RETURNING endpoint.id
-)
 UPDATE callback_test
-SET state = 'DONE', finished_at = clock_timestamp(),
-    report = ($3::jsonb || jsonb_build_object('endpointEnabled', EXISTS (SELECT FROM enabled)))::json
-FROM mine
-WHERE callback_test.id = mine.id
-RETURNING callback_test.id
+SET state = 'DONE', finished_at = clock_timestamp(), report = $3::json
+WHERE id = $1 AND tries = $2 AND state = 'PENDING'
+RETURNING id
+
+-- disabled: the endpoint of a callback, if it was disabled, and not by hand
+SELECT id
+FROM endpoint
+WHERE id = endpoint_key($1, $2) AND state = 'DISABLED' AND disabled_reason IS DISTINCT FROM 'disabled_by_api'
 
 -- give_up: end tests that nobody took in $2 seconds, or that were lost with $1 notifiers
 UPDATE callback_test

@@ -182,6 +182,12 @@ def _deliveries() -> None:
         ["tenant_id", "finished_at", "job_id", "sequence"],
         postgresql_where=sa.text("state = 'PARKED'"),
     )
+    op.create_index(
+        "delivery_parked_endpoint",
+        "delivery",
+        ["endpoint_id", "finished_at", "job_id", "sequence"],
+        postgresql_where=sa.text("state = 'PARKED'"),
+    )
     # The version before this one claims along it; without it that takes longer, for as long as a deploy lasts.
     op.drop_index("delivery_due", "delivery")
 
