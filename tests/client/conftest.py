@@ -158,7 +158,7 @@ async def command(*words: str) -> AsyncIterator[Command]:
         "webhooks",
         *words,
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env=dict(os.environ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -17,6 +17,7 @@ from tests.service.callers import guarded
 from tests.streams.scripted import HEAD, scripted
 from todoke.client import listening as listening_module
 from todoke.client.api import Api, is_loopback
+from todoke.client.feed import Feed
 from todoke.client.forwarder import Forwarder
 from todoke.client.listening import ReceiverRefused, event_of
 from todoke.client.state_file import StateFile
@@ -237,11 +238,24 @@ def test_a_state_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told_before_anything_is_sent() -> None:
-    for url in ("ftp://x/", "localhost:3000", "http://", "http://[::1", "http://h:99999/"):
+    for url in (
+        "ftp://x/",
+        "localhost:3000",
+        "http://",
+        "http://[::1",
+        "http://h:99999/",
+        "http://a b/",
+        "http://h/\n",
+    ):
         with pytest.raises(InvalidInput, match="http"):
             Api(url)
         with pytest.raises(InvalidInput, match="http"):
             Forwarder(url, SIGNING_SECRET)
+    for words in ("no\nheader", "two words", "届け"):
+        with pytest.raises(InvalidInput, match="ASCII"):
+            Api("http://localhost", words)
+        with pytest.raises(InvalidInput, match="ASCII"):
+            Feed(Api("http://localhost"), (), (), words, print)
     with pytest.raises(InvalidInput, match="ed25519"):
         Forwarder("http://localhost/", "whpk_AAAA")
     with pytest.raises(TodokeError, match="no event"):

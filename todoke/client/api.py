@@ -21,6 +21,8 @@ class Api:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self._url, self._key = checked_url("the API's address", url).rstrip("/"), key
+        if key is not None:
+            check_header("the API key", key)
 
     @contextlib.asynccontextmanager
     async def opened(self, read_seconds: float = SECONDS) -> AsyncIterator[httpx.AsyncClient]:
@@ -54,11 +56,18 @@ def checked_url(what: str, url: str) -> str:
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
         is_url = False
     if not is_url:
         raise InvalidInput(f"{what}: give a URL that starts with http:// or https://")
     return url
+
+
+def check_header(what: str, text: str) -> None:
+    """Raises InvalidInput, which does not repeat it, for what cannot stand in a header."""
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise InvalidInput(f"{what}: printable ASCII without spaces")
 
 
 def is_loopback(url: str) -> bool:

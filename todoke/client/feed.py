@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import httpx
 
-from todoke.client.api import Api
+from todoke.client.api import Api, check_header
 from todoke.model.errors import Refused, Unavailable
 from todoke.wire.sse import Decoder, Frame
 
@@ -34,6 +34,7 @@ class Feed:
         tell: Callable[[str], None],
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
+        check_header("the cursor", cursor)
         self._api = api
         self._params = {"type": list(types), "jobType": list(job_types)}
         self._tell = tell

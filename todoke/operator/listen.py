@@ -11,7 +11,7 @@ from todoke.client.feed import Feed
 from todoke.client.forwarder import Forwarder
 from todoke.client.listening import Forwarded, Listener, ReceiverRefused
 from todoke.client.state_file import StateFile
-from todoke.operator.showing import say
+from todoke.operator.showing import console, say
 from todoke.runtime.lifecycle import stop_signals
 from todoke.wire.signing import new_secret
 
@@ -37,21 +37,21 @@ async def forward_events(asked: Options) -> int:
     """Listen until SIGINT or SIGTERM; the exit code."""
     async with stop_signals() as stopping:
         listener = _listener(asked)
-        say(f"forwarding {', '.join(asked.types)} of {asked.api} to {asked.forward_to}; Ctrl-C ends it")
+        _tell(f"forwarding {', '.join(asked.types)} of {asked.api} to {asked.forward_to}; Ctrl-C ends it")
         work, end = asyncio.create_task(listener.run()), asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
         except ReceiverRefused as error:
-            say(str(error))
+            _tell(str(error))
             return 1
         finally:
             for task in (work, end):
                 task.cancel()
             await asyncio.wait({work, end})
             if listener.cursor:
-                say(f"stopped; go on with --from {listener.cursor}")
+                _tell(f"stopped; go on with --from {listener.cursor}")
     return 0
 
 
@@ -61,17 +61,17 @@ def _listener(asked: Options) -> Listener:
     state = StateFile(asked.state_file) if asked.state_file else None
     known = state.read() if state else None
     cursor = known or ("" if asked.begin == NOW else asked.begin)
-    feed = Feed(Api(asked.api, asked.key), asked.types, asked.job_types, cursor, say)
+    feed = Feed(Api(asked.api, asked.key), asked.types, asked.job_types, cursor, _tell)
     if known:
-        say(f"going on behind the cursor of {asked.state_file}")
+        _tell(f"going on behind the cursor of {asked.state_file}")
     if not asked.secret:
-        say(f"signing secret, shown this once (--secret keeps one): {secret}")
+        _tell(f"signing secret, shown this once (--secret keeps one): {secret}")
     return Listener(
         feed,
         forwarder,
         keep=state.write if state else lambda _: None,
         told=_show,
-        tell=say,
+        tell=_tell,
         is_strict=asked.is_strict,
     )
 
@@ -82,7 +82,13 @@ def _show(forwarded: Forwarded) -> None:
     clock = time.strftime("%H:%M:%S", time.localtime(forwarded.at))
     answer = posted.status if posted.status is not None else f"none ({posted.reason})"
     line = f"{clock} {event.type} {event.job_id} {answer} {posted.seconds * 1000:.0f} ms"
-    say(line if forwarded.fate == "taken" else f"{line}, {FATES[forwarded.fate]}")
+    _tell(line if forwarded.fate == "taken" else f"{line}, {FATES[forwarded.fate]}")
+
+
+def _tell(sentence: str) -> None:
+    """At once, in a pipe too."""
+    say(sentence)
+    console.file.flush()
 
 
 FATES = {
