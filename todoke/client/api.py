@@ -56,6 +56,7 @@ def checked_url(what: str, url: str) -> str:
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_url = is_url and url.isprintable() and " " not in url
         httpx.URL(url)
     except (ValueError, httpx.InvalidURL):
         is_url = False
