@@ -7,11 +7,11 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC
+from typing import Protocol
 
 import structlog
 
 from notifier.sender import ATTEMPT_HEADER, Sender, Signer, host_of
-from notifier.signers import Signers
 from todoke.model.callback_test import (
     PROBES,
     STALE_SECONDS,
@@ -42,6 +42,13 @@ RECORD_PAUSE_SECONDS = 1.0
 EVENT_TYPE = "webhook.test"
 
 
+class Signing(Protocol):
+    """Knows who signs for which callback."""
+
+    async def of(self, tenant_id: str, url: str) -> Signer:
+        """Raises Refused, with what to do, when there is nothing to sign with."""
+
+
 class Tester:
     """timeout_seconds: the sender's deadline. What no bell wakes for is found after `sweep_seconds`."""
 
@@ -49,7 +56,7 @@ class Tester:
         self,
         tests: CallbackTests,
         endpoints: Endpoints,
-        signers: Signers,
+        signers: Signing,
         sender: Sender,
         *,
         timeout_seconds: float,

@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 import standardwebhooks
 
+from notifier import tester
+from notifier.sender import Sender, Signer
+from notifier.tester import spoiled
 from tests.conftest import SIGNING_SECRET, until
 from tests.notifier.conftest import notifying, owe, row_when
 from tests.notifier.receiver import Answer, Received, receiving, silence
@@ -18,11 +22,14 @@ from todoke.model.delivery import Answer as Answered
 from todoke.model.delivery import Reason
 from todoke.model.errors import InvalidInput
 from todoke.model.ids import new_id
+from todoke.runtime.lifecycle import running
 from todoke.runtime.settings import Settings
+from todoke.store.announcing import Off
 from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
+from todoke.store.endpoints import Endpoints
 from todoke.store.ledger import Ledger
-from todoke.wire.signing import verify
+from todoke.wire.signing import new_secret, signed_headers, verify
 
 TENANT = "default"
 OK, REFUSED, BROKEN = (
@@ -298,6 +305,49 @@ async def test_what_was_parked_is_sent_after_a_passed_self_test(
             await row_when(database, job_id, lambda found: found["state"] == "DELIVERED")
     assert (found["endpointEnabled"], found["redelivered"]) == (True, 1)
     assert receiver.received[-1].webhook_id == f"evt_{job_id.hex}_3"
+
+
+async def test_without_notify_a_sweep_finds_the_test(settings: Settings, database: Database) -> None:
+    silent = settings.model_copy(update={"notify_mode": "off"})
+    tests = CallbackTests(database, silent.notify_channel, Off())
+    async with receiving() as receiver, notifying(silent):
+        assert (await done(tests, await ask(tests, receiver.url, Kind.PING)))["grade"] == "pass"
+
+
+async def test_a_test_is_claimed_by_one_notifier(tests: CallbackTests) -> None:
+    asked = {(await ask(tests, "https://hooks.example.com/", Kind.PING, f"tenant {n}")).id for n in range(4)}
+    claimed = await asyncio.gather(*(tests.claim(60) for _ in range(8)))
+    found = [each.id for each in claimed if each is not None]
+    assert len(found) == len(set(found))
+    rest = [each.id for _ in range(4) if (each := await tests.claim(60))]
+    assert {*found, *rest} == asked
+    assert len(found) + len(rest) == 4
+
+
+class Secretless:
+    """Signers of a deployment that has nothing to sign with."""
+
+    async def of(self, tenant_id: str, url: str) -> Signer:
+        raise InvalidInput("make a secret first")
+
+
+async def test_what_cannot_be_signed_is_untested(tests: CallbackTests, settings: Settings, database: Database) -> None:
+    asked = await ask(tests, "https://hooks.example.com/")
+    sender = Sender(httpx.MockTransport(lambda _: httpx.Response(500)), 1, 0)
+    endpoints = Endpoints(database, settings.notify_channel)
+    room = tester.Tester(tests, endpoints, Secretless(), sender, timeout_seconds=1, sweep_seconds=1)
+    async with running(room.run()):
+        found = await done(tests, asked)
+    assert (found["grade"], found["probes"], found["advice"]) == ("untested", [], "make a secret first")
+
+
+def test_a_spoiled_signature_looks_like_one() -> None:
+    good = signed_headers([new_secret(), new_secret()], "test_1", 1, b"{}")["webhook-signature"] + " v1a," + "QUJD" * 16
+    bad = spoiled(good)
+    assert [entry.partition(",")[0] for entry in bad.split(" ")] == ["v1", "v1", "v1a"]
+    for ours, theirs in zip(good.split(" "), bad.split(" "), strict=True):
+        assert ours != theirs
+        assert len(ours) == len(theirs)
 
 
 @pytest.mark.parametrize(

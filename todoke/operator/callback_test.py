@@ -30,8 +30,7 @@ def _show(report: dict[str, Any]) -> None:
     say(f"grade: {report['grade']}")
     if report["advice"]:
         say(report["advice"])
-    for each in probes:
-        if each["advice"]:
-            say(f"{each['probe']}: {each['advice']}")
+    for advice in dict.fromkeys(each["advice"] for each in probes if each["advice"]):
+        say(f"{', '.join(each['probe'] for each in probes if each['advice'] == advice)}: {advice}")
     if report.get("endpointEnabled"):
         say(f"the endpoint was disabled and is enabled again; {report['redelivered']} parked deliveries are sent now")
