@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 import standardwebhooks
@@ -17,10 +18,22 @@ from tests.conftest import SIGNING_SECRET, until
 from tests.notifier.conftest import notifying, owe, row_when
 from tests.notifier.receiver import Answer, Received, receiving, silence
 from tests.notifier.test_process import notifier
-from todoke.model.callback_test import OPEN_MAX, CallbackTest, Grade, Kind, Probe, grade, judged, report, skipped
+from todoke.dev.postgres import Postgres
+from todoke.model.callback_test import (
+    KEPT_MAX,
+    OPEN_MAX,
+    CallbackTest,
+    Grade,
+    Kind,
+    Probe,
+    grade,
+    judged,
+    report,
+    skipped,
+)
 from todoke.model.delivery import Answer as Answered
 from todoke.model.delivery import Reason
-from todoke.model.errors import InvalidInput
+from todoke.model.errors import InvalidInput, Unavailable
 from todoke.model.ids import new_id
 from todoke.runtime.lifecycle import running
 from todoke.runtime.settings import Settings
@@ -216,6 +229,50 @@ async def test_only_so_many_tests_of_a_tenant_are_open(tests: CallbackTests) -> 
     )
     assert sum(test is not None for test in made) == OPEN_MAX
     assert await ask(tests, "https://hooks.example.com/", Kind.PING, "other")
+
+
+async def test_only_so_many_reports_are_kept(tests: CallbackTests, database: Database) -> None:
+    await database.fetch(
+        "INSERT INTO callback_test (id, tenant_id, url, kind, state, created_at) "
+        "SELECT gen_random_uuid(), tenant, 'https://hooks.example.com/', 'ping', 'DONE', now() - n * interval '1 s' "
+        "FROM generate_series(1, $1) AS n, unnest(ARRAY['default', 'other']) AS tenant",
+        KEPT_MAX + 20,
+    )
+    await ask(tests, "https://hooks.example.com/")
+    rows = await database.fetch(
+        "SELECT tenant_id, count(*), min(created_at) > now() - interval '110 s' AS is_newest FROM callback_test "
+        "GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row) for row in rows] == [("default", KEPT_MAX + 1, True), ("other", KEPT_MAX + 20, False)]
+
+
+async def test_a_report_outlives_an_outage_of_postgresql(
+    settings: Settings, tests: CallbackTests, postgres: Postgres
+) -> None:
+    """Connections are cut and refused while the receiver thinks: the report is kept when they come back."""
+    name = settings.database_url.get_secret_value().rsplit("/", 1)[1]
+    release = asyncio.Event()
+
+    async def slow(_received: Received, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.write(OK)
+
+    admin = await asyncpg.connect(postgres.url.rsplit("/", 1)[0] + "/postgres")
+    try:
+        long = settings.model_copy(update={"webhook_timeout_seconds": 10.0})
+        async with receiving(slow) as receiver, notifying(long):
+            asked = await ask(tests, receiver.url, Kind.PING)
+            await until(lambda: len(receiver.received) == 1)
+            await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            release.set()
+            with pytest.raises(Unavailable):
+                await tests.find(asked.id, TENANT)
+            await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            assert (await done(tests, asked))["grade"] == "pass"
+    finally:
+        await admin.close()
+    assert len(receiver.received) == 1
 
 
 async def test_a_killed_notifiers_test_is_run_by_another(

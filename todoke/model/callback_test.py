@@ -10,6 +10,8 @@ from uuid import UUID
 from todoke.model.delivery import Answer, Reason
 
 OPEN_MAX = 5
+# Reports of a tenant.
+KEPT_MAX = 100
 TRIES_MAX = 3
 # A test that nobody took by then is given up: its owner has long gone, and the receiver would wonder.
 WAIT_SECONDS = 600.0

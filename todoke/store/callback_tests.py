@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from todoke.model.callback_test import (
+    KEPT_MAX,
     LOST,
     NOBODY,
     OPEN_MAX,
@@ -37,6 +38,7 @@ class CallbackTests(Transactions):
 
         async def work(connection: Connection) -> CallbackTest | None:
             await connection.execute(SQL["in_turn"], CREATE_TURN, tenant_id)
+            await connection.execute(SQL["make_room"], tenant_id, KEPT_MAX)
             rows = await connection.fetch(SQL["create"], id_, tenant_id, url, kind, OPEN_MAX)
             # No job has a sequence of 0, so those who watch jobs pass it over.
             self._announce(connection, self._channel, [Hint(row["id"], 0, 0) for row in rows])

@@ -1,6 +1,18 @@
 -- in_turn: have tests of one tenant made one after another, so that they can be counted
 SELECT pg_advisory_xact_lock($1, hashtext($2))
 
+-- make_room: forget all but the newest $2 reports of a tenant
+DELETE FROM callback_test
+WHERE callback_test.id = ANY (
+    ARRAY(
+        SELECT id
+        FROM callback_test
+        WHERE tenant_id = $1 AND state = 'DONE'
+        ORDER BY created_at DESC
+        OFFSET $2
+    )
+)
+
 -- create: keep a test of a callback, unless the tenant has $5 open ones
 INSERT INTO callback_test (id, tenant_id, url, kind)
 SELECT $1, $2, $3, $4
