@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service import problems, schema
+from service import callbacks_schema, problems, schema
 from service.callbacks import CallbackWarnings
 from service.delivery_cursors import DeliveryCursors
 from service.dispatcher import Dispatcher
@@ -123,6 +123,7 @@ def create_app(settings: Settings) -> Front:
     )
     app.include_router(_routes(settings, doors, rooms))
     problems.install(app)
+    callbacks_schema.tell_of_webhooks(app)
     _hang_doors(app, settings, rooms.door)
     app.state.hub, app.state.streams = rooms.hub, rooms.streams
     app.state.fault, app.state.stop = "", lambda: None

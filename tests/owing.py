@@ -45,7 +45,7 @@ async def owe_parked(
 async def put(database: Database, job_id: UUID, state: str, standing: str, attempt: int = 1) -> None:
     """Its delivery stands so."""
     await database.fetch(
-        "UPDATE delivery SET state = $2, standing = $3, attempt = $4, lease = $4,"
+        "UPDATE delivery SET state = $2, standing = $3, attempt = $4::int, lease = $4::int,"
         " due_at = clock_timestamp() + interval '1 hour',"
         " finished_at = CASE WHEN $2 <> 'PENDING' THEN clock_timestamp() END WHERE job_id = $1",
         job_id,

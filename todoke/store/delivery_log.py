@@ -152,6 +152,12 @@ class DeliveryLog(Transactions):
 
         return await self._transact(work)
 
+    async def now(self) -> datetime:
+        """The database's time."""
+        async with self._database.read() as connection:
+            moment: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+            return moment
+
     def _tell(self, connection: Connection, hint: Hint | None) -> None:
         # One is enough: whoever delivers looks at all that is due.
         if hint is not None:
