@@ -12,7 +12,7 @@ import pytest
 from tests.client.conftest import api_on, finish_jobs, listening, names, verified
 from tests.conftest import REPOSITORY, SIGNING_SECRET, serve, until
 from tests.make import accept, fail, start
-from tests.notifier.receiver import hang_up, receiving, silence, status
+from tests.notifier.receiver import Received, drip, hang_up, receiving, silence, status
 from tests.service.callers import guarded
 from tests.streams.scripted import HEAD, scripted
 from todoke.client import listening as listening_module
@@ -113,6 +113,23 @@ async def test_a_refused_event_is_given_up_and_the_next_one_comes(url: str, ledg
     assert verified(receiver) == [*names(ids[:1]) * 5, *names(ids[1:])]
     assert [each.posted.status for each in state.told] == [500, None, None, 404, 503, 200]
     assert "timeout" in [each.posted.reason for each in state.told]
+
+
+async def test_the_head_of_an_answer_decides(url: str, ledger: Ledger) -> None:
+    """A body that is cut, or never ends, takes nothing back."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nab"
+
+    async def cut(_received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        await writer.drain()
+        writer.transport.abort()
+
+    async with receiving(cut, drip(head), drip(head, b"x" * 5000, 0)) as receiver:
+        async with listening(url, receiver.url) as state:
+            ids = await finish_jobs(ledger, 4)
+            await until(lambda: len(state.fates) == 4)
+    assert state.fates == ["taken"] * 4
+    assert verified(receiver) == names(ids)
 
 
 async def test_a_strict_listener_stops_in_front_of_it(url: str, ledger: Ledger, quick: None) -> None:
