@@ -11,7 +11,7 @@ from service.identity import Identity, may
 from service.problems import Problem, ProblemError
 from service.submission import parse_submission, read_body
 from todoke.model.access import Scope
-from todoke.model.callback_test import OPEN_MAX, CallbackTest, Kind
+from todoke.model.callback_test import OPEN_MAX, CallbackTest, Grade, Kind, Probe
 from todoke.model.errors import NotFound
 from todoke.model.ids import new_id, parse_id
 from todoke.store.callback_tests import CallbackTests
@@ -64,6 +64,7 @@ class CallbackTestRoutes:
             responses={
                 202: {
                     "description": "A notifier runs the test now.",
+                    "content": {"application/json": {"schema": TEST}},
                     "headers": {"Location": location, "Retry-After": again},
                 },
                 422: {"description": "The URL is none that callbacks may reach."},
@@ -77,7 +78,13 @@ class CallbackTestRoutes:
             methods=["GET"],
             tags=["webhooks"],
             summary="The graded report of a test",
-            responses={404: {"description": "The caller has no such test."}},
+            responses={
+                200: {
+                    "description": "`report` is null while `state` is `running`; then `Retry-After` is there.",
+                    "content": {"application/json": {"schema": TEST}},
+                },
+                404: {"description": "The caller has no such test."},
+            },
             response_class=Response,
         )
 
@@ -96,6 +103,36 @@ class CallbackTestRoutes:
         if test is None:
             raise NotFound("test not found")
         return _answer(test, 200, {})
+
+
+MOMENT = {"type": "string", "format": "date-time"}
+GRADES = [str(grade) for grade in Grade]
+FINDING = {
+    "probe": {"enum": [str(probe) for probe in Probe]},
+    "expected": {"enum": ["2xx", "4xx"]},
+    "status": {"type": ["integer", "null"]},
+    "reason": {"type": ["string", "null"], "description": "As of deliveries; null for a probe that was not sent."},
+    "seconds": {"type": ["number", "null"]},
+    "verdict": {"enum": GRADES},
+    "advice": {"type": "string", "description": "What to change; empty when nothing is."},
+}
+REPORT = {
+    "grade": {"enum": GRADES},
+    "advice": {"type": "string", "description": "About the test as a whole."},
+    "probes": {"type": "array", "items": {"type": "object", "required": list(FINDING), "properties": FINDING}},
+    "endpointEnabled": {"type": "boolean", "description": "It was disabled, and the passed self-test enabled it."},
+    "redelivered": {"type": "integer", "description": "Parked deliveries that are sent once more because of that."},
+}
+TEST_MEMBERS = {
+    "testId": {"type": "string", "format": "uuid"},
+    "kind": {"enum": [str(kind) for kind in Kind]},
+    "callbackUrl": {"type": "string"},
+    "state": {"enum": ["running", "done"]},
+    "createdAt": MOMENT,
+    "finishedAt": {"type": ["string", "null"], "format": "date-time"},
+    "report": {"type": ["object", "null"], "required": list(REPORT), "properties": REPORT},
+}
+TEST = {"type": "object", "required": list(TEST_MEMBERS), "properties": TEST_MEMBERS}
 
 
 def _answer(test: CallbackTest, status: int, headers: dict[str, str]) -> Response:

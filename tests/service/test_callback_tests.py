@@ -1,19 +1,32 @@
 """`/webhooks/tests`: asked for over HTTP, kept for a notifier, shown to its tenant alone."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import standardwebhooks
+from jsonschema import Draft202012Validator
 
 from tests.conftest import SIGNING_SECRET
 from tests.notifier.conftest import notifying
 from tests.notifier.receiver import receiving
 from tests.service.callers import door, make_key
+from todoke.dev.ports import free_port
 from todoke.model.access import Scope
 from todoke.model.callback_test import OPEN_MAX
 from todoke.model.ids import new_id
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database
+
+
+async def report_of(api: httpx.AsyncClient, place: str) -> dict[str, Any]:
+    """The test, as soon as it is done."""
+    async with asyncio.timeout(10):
+        while (shown := await api.get(place)).json()["state"] != "done":
+            assert shown.headers["retry-after"] == "1"
+            await asyncio.sleep(0.02)
+    assert "retry-after" not in shown.headers
+    return dict(shown.json())
 
 
 async def test_a_test_is_accepted_run_and_reported(api: httpx.AsyncClient, settings: Settings) -> None:
@@ -23,14 +36,9 @@ async def test_a_test_is_accepted_run_and_reported(api: httpx.AsyncClient, setti
         body = accepted.json()
         assert accepted.headers["location"] == f"/webhooks/tests/{body['testId']}"
         assert (body["state"], body["kind"], body["report"]) == ("running", "ping", None)
-        async with asyncio.timeout(10):
-            while (shown := await api.get(accepted.headers["location"])).json()["state"] != "done":
-                assert shown.headers["retry-after"] == "1"
-                await asyncio.sleep(0.02)
-    found = shown.json()
+        found = await report_of(api, accepted.headers["location"])
     assert (found["report"]["grade"], found["callbackUrl"]) == ("pass", receiver.url)
     assert found["finishedAt"] >= found["createdAt"]
-    assert "retry-after" not in shown.headers
     [received] = receiver.received
     event = standardwebhooks.Webhook(SIGNING_SECRET).verify(received.body, received.headers)
     assert event["data"]["testId"] == body["testId"]
@@ -76,6 +84,21 @@ async def test_a_test_is_its_tenants_own(settings: Settings, database: Database)
         ]
     assert {answer.status_code for answer in answers} == {404}
     assert len({answer.content for answer in answers}) == 1, "byte for byte like one that never was"
+
+
+async def test_reports_are_as_described(api: httpx.AsyncClient, settings: Settings) -> None:
+    described = (await api.get("/openapi.json")).json()["paths"]
+    asked = described["/webhooks/tests"]["post"]["responses"]["202"]["content"]["application/json"]["schema"]
+    shown = described["/webhooks/tests/{test_id}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    async with receiving() as receiver, notifying(settings):
+        for url in (receiver.url, f"http://127.0.0.1:{free_port()}/"):
+            accepted = await api.post("/webhooks/tests", json={"callbackUrl": url, "kind": "self_test"})
+            Draft202012Validator(asked).validate(accepted.json())
+            found = await report_of(api, accepted.headers["location"])
+            Draft202012Validator(shown).validate(found)
+            assert set(found) == set(shown["properties"])
+            assert set(found["report"]) == set(shown["properties"]["report"]["properties"])
+    assert not Draft202012Validator(shown).is_valid(found | {"state": "lost"})
 
 
 async def test_it_is_described(api: httpx.AsyncClient) -> None:
