@@ -1,10 +1,14 @@
 """What a submit should say about its callback, looked up for many at once."""
 
+import asyncio
+
 from todoke.model.errors import Unavailable
 from todoke.runtime.batcher import Batcher
 from todoke.store.endpoints import Callbacks
 
 ASK_MAX = 500
+# The job is kept by now; its answer does not wait for a database that went away just then.
+ASK_SECONDS = 1.0
 DISABLED = (
     "nothing is sent to this callbackUrl until its endpoint is enabled again; until then what is owed to it is parked"
 )
@@ -21,7 +25,8 @@ class CallbackWarnings:
         if url is None:
             return []
         try:
-            is_disabled = await self._batcher.put((tenant_id, url))
-        except Unavailable:
+            async with asyncio.timeout(ASK_SECONDS):
+                is_disabled = await self._batcher.put((tenant_id, url))
+        except (Unavailable, TimeoutError):
             return []
         return [{"code": "CALLBACK_DISABLED", "detail": DISABLED}] if is_disabled else []

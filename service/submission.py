@@ -36,7 +36,9 @@ class Submission(BaseModel):
         None, alias="callbackUrl", description="Where the signed webhook goes.", examples=["https://example.com/hook"]
     )
     callback_events: tuple[EventType, ...] = Field(
-        event.TERMINAL, alias="callbackEvents", description="Which events the callback receives."
+        event.TERMINAL,
+        alias="callbackEvents",
+        description="Which events the callback receives; `job.progress` at best.",
     )
     metadata: dict[str, JsonValue] | None = Field(
         None, description=f"Echoed in status, events and webhooks; at most {METADATA_BYTES_MAX} bytes of JSON."
@@ -84,6 +86,13 @@ def submission_model(job_type: JobType) -> type[Submission]:
     return create_model(
         name, __base__=Submission, params=(job_type.params, default), timeout_seconds=(float | None, timeout)
     )
+
+
+def body_of(model: type[BaseModel], path: str) -> dict[str, Any]:
+    """How the description shows the body of `POST path`: definitions inside, named by where they stand in it."""
+    place = f"#/paths/{path.replace('/', '~1')}/post/requestBody/content/application~1json/schema/$defs/"
+    schema = model.model_json_schema(by_alias=True, ref_template=place + "{model}")
+    return {"content": {"application/json": {"schema": schema}}}
 
 
 def parse_submission(model: type[Body], body: bytes, content_type: str) -> Body:

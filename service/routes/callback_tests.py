@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.identity import Identity, may
 from service.problems import Problem, ProblemError
-from service.submission import parse_submission, read_body
+from service.submission import body_of, parse_submission, read_body
 from todoke.model.access import Scope
 from todoke.model.callback_test import OPEN_MAX, CallbackTest, Grade, Kind, Probe
 from todoke.model.errors import NotFound
@@ -55,12 +55,7 @@ class CallbackTestRoutes:
             status_code=202,
             tags=["webhooks"],
             summary="Test a callback",
-            openapi_extra={
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": AskedTest.model_json_schema(by_alias=True)}},
-                }
-            },
+            openapi_extra={"requestBody": body_of(AskedTest, "/webhooks/tests") | {"required": True}},
             responses={
                 202: {
                     "description": "A notifier runs the test now.",

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from service.delivery_cursors import DeliveryCursors
 from service.identity import Identity, may
 from service.statuses import find
-from service.submission import parse_submission, read_body
+from service.submission import body_of, parse_submission, read_body
 from todoke.model.access import Scope
 from todoke.model.delivery import DeliveryState, Reason
 from todoke.model.errors import InvalidInput, NotFound
@@ -111,9 +111,7 @@ class DeliveryRoutes:
             tags=["webhooks"],
             summary="Send many parked webhooks again",
             description=f"The longest parked first, at most {REPLAY_MAX}; those of disabled endpoints stay parked.",
-            openapi_extra={
-                "requestBody": {"content": {"application/json": {"schema": Replay.model_json_schema(by_alias=True)}}}
-            },
+            openapi_extra={"requestBody": body_of(Replay, "/deliveries/replay")},
             responses={202: {"description": "How many are owed again, and whether there are `more`."}},
         )
 

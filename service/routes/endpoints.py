@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import structlog
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.identity import Identity, may
-from service.submission import parse_submission, read_body
+from service.submission import body_of, parse_submission, read_body
 from todoke.model.access import Scope
 from todoke.model.endpoint import EndpointState
 from todoke.model.errors import InvalidInput, NotFound
 from todoke.model.ids import parse_id
 from todoke.store.endpoints import Endpoints
+
+log = structlog.get_logger()
 
 PART_MAX = 500
 PART_DEFAULT = 100
@@ -54,7 +57,7 @@ class EndpointRoutes:
             methods=["POST"],
             tags=["webhooks"],
             summary="Get the endpoint of a callback, which need not have failed yet",
-            openapi_extra={"requestBody": {"content": {"application/json": {"schema": Named.model_json_schema()}}}},
+            openapi_extra={"requestBody": body_of(Named, "/webhooks/endpoints")},
         )
         router.add_api_route(
             "/webhooks/endpoints/{endpoint_id}/disable",
@@ -102,14 +105,17 @@ class EndpointRoutes:
         return await self._shown(str(endpoint_id), identity, {})
 
     async def _disable(self, endpoint_id: str, identity: Annotated[Identity, Depends(may(Scope.ADMIN))]) -> Response:
-        if parsed := parse_id(endpoint_id):
-            await self._endpoints.disable(parsed, identity.tenant_id)
+        parsed = parse_id(endpoint_id)
+        if parsed and await self._endpoints.disable(parsed, identity.tenant_id):
+            log.info("endpoint.disabled", endpoint=str(parsed), tenant=identity.tenant_id, reason="disabled_by_api")
         return await self._shown(endpoint_id, identity, {})
 
     async def _enable(self, endpoint_id: str, identity: Annotated[Identity, Depends(may(Scope.ADMIN))]) -> Response:
         parsed = parse_id(endpoint_id)
         done = await self._endpoints.enable(parsed, identity.tenant_id) if parsed else None
         owed, is_more = done or (0, False)
+        if done:
+            log.info("endpoint.enabled", endpoint=str(parsed), tenant=identity.tenant_id, deliveries=owed)
         return await self._shown(endpoint_id, identity, {"owed": owed, "more": is_more})
 
     async def _shown(self, endpoint_id: str, identity: Identity, extra: dict[str, object]) -> Response:

@@ -13,7 +13,7 @@ from service.identity import Identity, may
 from service.links import Links
 from service.preferences import APPLIED, WAIT
 from service.statuses import Statuses
-from service.submission import Submission, digest, parse_key, parse_submission, read_body, submission_model
+from service.submission import Submission, body_of, digest, parse_key, parse_submission, read_body, submission_model
 from service.tickets import Tickets
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job
@@ -61,7 +61,7 @@ class SubmitRoutes:
             summary=job_type.summary,
             tags=["jobs"],
             openapi_extra={
-                "requestBody": {"content": {"application/json": {"schema": _inline_schema(model)}}},
+                "requestBody": body_of(model, f"/{job_type.name}"),
                 "parameters": [IDEMPOTENCY_KEY, WAIT],
             },
             responses={200: ENDED},
@@ -165,8 +165,3 @@ ENDED = {
 
 def _json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _inline_schema(model: type[Submission]) -> dict[str, Any]:
-    """The body's JSON Schema with its definitions inside, because OpenAPI knows nothing of `$defs` beside it."""
-    return model.model_json_schema(by_alias=True)

@@ -1,6 +1,7 @@
 """What the description says of webhooks is what the database writes and the notifier sends."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -87,6 +88,13 @@ async def test_events_of_the_database_are_as_described(
         assert set(body["data"]) == set(described["data"]["properties"])
     for wrong in ({"type": "job.failed"}, bodies[0] | {"data": {}}, bodies[0] | {"data": {"jobId": 1}}):
         assert not validator(document, content["schema"]).is_valid(wrong)
+
+
+async def test_what_is_referred_to_is_there(document: dict[str, Any]) -> None:
+    for target in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
+        place: Any = document
+        for part in target.split("/"):
+            place = place[part.replace("~1", "/")]
 
 
 async def test_the_whole_document_is_json_schema_of_its_version(document: dict[str, Any]) -> None:

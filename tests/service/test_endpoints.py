@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from uuid import UUID
 
 import httpx
 import pytest
 
+from service.callbacks import CallbackWarnings
 from tests.make import TENANT, WORKER, accept, start, succeed
 from tests.owing import URL, delivery_row, disable, endpoint, owe, owe_parked, park, put
+from todoke.model.errors import Unavailable
 from todoke.model.ids import new_id
 from todoke.model.job import Progress
 from todoke.runtime.settings import Settings
@@ -69,6 +72,8 @@ async def test_breaker(api: httpx.AsyncClient, database: Database, columns: dict
     await endpoint(database, **columns)
     [found] = await endpoints(api)
     assert found["breaker"] == breaker
+    is_blocked = breaker != "closed" and columns.get("blocked_until") == "2100-01-01"
+    assert (found["blockedUntil"] is not None) == is_blocked
 
 
 @pytest.mark.parametrize(
@@ -236,6 +241,28 @@ async def test_a_submit_to_a_disabled_callback_is_accepted_with_a_warning(
         *(api.post("/generate-report") for _ in range(10)),
     )
     assert ["warnings" in answer.json() for answer in many] == [True, False] * 10 + [False] * 10
+
+
+class Away:
+    """Callbacks whose database has just gone, or does not answer."""
+
+    def __init__(self, *, is_silent: bool) -> None:
+        self._is_silent = is_silent
+
+    async def are_disabled(self, callbacks: Sequence[tuple[str, str]]) -> list[bool]:
+        if self._is_silent:
+            await asyncio.Event().wait()
+        raise Unavailable("away")
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_submit_that_is_kept_is_answered_without_knowing_more(
+    is_silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.callbacks.ASK_SECONDS", 0.01)
+    warnings = CallbackWarnings(Away(is_silent=is_silent))  # type: ignore[arg-type]
+    assert await asyncio.wait_for(warnings.about(TENANT, URL), 10) == []
+    assert await warnings.about(TENANT, None) == []
 
 
 async def test_a_status_shows_the_newest_delivery(api: httpx.AsyncClient, database: Database, ledger: Ledger) -> None:

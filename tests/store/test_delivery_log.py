@@ -1,18 +1,21 @@
 """Owing deliveries once more: along indexes however many there are, and safe from what is told late."""
 
 import re
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
+from sqlalchemy.dialects import postgresql
 
 from tests.make import TENANT
 from tests.owing import URL, delivery_row, owe, owe_parked
 from todoke.model.delivery import Answer, Delivery, DeliveryState, Reason, Verdict
 from todoke.model.errors import EndpointDisabled
+from todoke.model.ids import new_id
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database, queries
 from todoke.store.deliveries import Deliveries
-from todoke.store.delivery_log import DeliveryLog, Replayed, Wanted
+from todoke.store.delivery_log import DeliveryLog, Place, Replayed, Wanted, parked_of
 from todoke.store.ledger import Ledger
 
 PARKED = 30_000
@@ -61,6 +64,25 @@ async def test_statements_use_indexes(database_url: str, statistics: str) -> Non
         assert "Seq Scan on delivery" not in plan, plan
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [(Wanted(), "delivery_parked"), (Wanted(url="https://example.com/1"), "delivery_parked_endpoint")],
+    ids=["all", "of a callback"],
+)
+async def test_lists_are_read_along_indexes(database_url: str, database: Database, wanted: Wanted, index: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await fill(connection)
+    finally:
+        await connection.close()
+    for after in (None, Place(datetime.now(UTC), new_id(), 3)):
+        asked = parked_of(TENANT, wanted, after).limit(100)
+        spelled = asked.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+        plan = "\n".join(row[0] for row in await database.fetch(f"EXPLAIN {spelled}"))
+        assert re.search(rf"Index Scan Backward using {index} on delivery", plan), plan
+        assert "Sort" not in plan, plan
 
 
 async def test_a_replay_is_bounded_and_goes_on(database_url: str, log: DeliveryLog) -> None:

@@ -84,11 +84,7 @@ class DeliveryLog(Transactions):
 
     async def parked(self, tenant_id: str | None, wanted: Wanted, after: Place | None, rows_max: int) -> Part:
         """Parked deliveries without their attempts, the latest parked first, behind a place. Tenant None: of all."""
-        place = (delivery.c.finished_at, delivery.c.job_id, delivery.c.sequence)
-        asked = shown().where(text("delivery.state = 'PARKED'"), delivery.c.sequence > 0)
-        asked = _only(asked, tenant_id, wanted).order_by(*(column.desc() for column in place)).limit(rows_max + 1)
-        if after is not None:
-            asked = asked.where(tuple_(*place) < tuple_(*after))
+        asked = parked_of(tenant_id, wanted, after).limit(rows_max + 1)
         async with self._database.read() as connection:
             rows = [kept(row) for row in (await connection.execute(asked)).mappings()]
         return Part(rows[:rows_max], _place(rows[rows_max - 1]) if len(rows) > rows_max else None)
@@ -178,6 +174,14 @@ class DeliveryLog(Transactions):
         return [kept(row, attempts.get(row["sequence"], [])) for row in reversed(rows)]
 
 
+def parked_of(tenant_id: str | None, wanted: Wanted, after: Place | None) -> Select[Any]:
+    """The statement behind `DeliveryLog.parked`."""
+    place = (delivery.c.finished_at, delivery.c.job_id, delivery.c.sequence)
+    asked = shown().where(text("delivery.state = 'PARKED'"), delivery.c.sequence > 0)
+    asked = _only(asked, tenant_id, wanted).order_by(*(column.desc() for column in place))
+    return asked if after is None else asked.where(tuple_(*place) < tuple_(*after))
+
+
 async def owe_again(connection: Connection, picked: Sequence[tuple[UUID, int]]) -> Hint | None:
     """Begin deliveries (job, sequence) anew, whose locks are held. The answer is a hint of them, None of nothing."""
     if not picked:
@@ -200,7 +204,7 @@ def _is_under_way(row: asyncpg.Record) -> bool:
     """Whether it is being sent, or is to be, as if for the first time."""
     if row["state"] != DeliveryState.PENDING:
         return False
-    return bool(row["standing"] == "leased" or (row["standing"] in ("ready", "held") and row["attempt"] == 0))
+    return bool(row["standing"] == "leased" or (row["standing"] == "ready" and row["attempt"] == 0))
 
 
 def _place(row: Kept) -> Place:
@@ -218,5 +222,6 @@ def _only(asked: Select[Any], tenant_id: str | None, wanted: Wanted, *, is_open:
     if wanted.reason is not None:
         asked = asked.where(delivery.c.last_reason == wanted.reason)
     if wanted.url is not None:
-        asked = asked.where(delivery.c.endpoint_id == func.endpoint_key(delivery.c.tenant_id, wanted.url))
+        owner = delivery.c.tenant_id if tenant_id is None else tenant_id
+        asked = asked.where(delivery.c.endpoint_id == func.endpoint_key(owner, wanted.url))
     return asked

@@ -78,7 +78,7 @@ class Seen:
             "failingSince": self.failing_since,
             "warning": self.warning,
             "breaker": self.breaker,
-            "blockedUntil": self.blocked_until,
+            "blockedUntil": self.blocked_until if self.breaker != "closed" and self.is_blocked else None,
             "cap": self.cap,
             "parked": self.parked,
             "held": self.held,
