@@ -249,6 +249,7 @@ PRUNING = {
     "take_orphans": "20",
     "drop_orphans": "ARRAY['t/j/', 't/k/']",
     "drop_tombstones": "365, 200",
+    "drop_callback_tests": "30, 200",
 }
 
 
@@ -282,6 +283,11 @@ async def _make_many(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
             SELECT id, 0, tenant_id, 'n', 'm', 1, '00', 'x' FROM job WHERE results_expired_at IS NULL;
         INSERT INTO delivery (job_id, sequence, tenant_id, url, state, due_at, created_at)
             SELECT id, 3, tenant_id, 'u', 'DELIVERED', now(), now() FROM job;
+        INSERT INTO delivery_attempt (job_id, sequence, lease, tenant_id, attempt, started_at, seconds, reason)
+            SELECT id, 3, 1, tenant_id, 1, now(), 0.1, 'delivered' FROM job;
+        INSERT INTO callback_test (id, tenant_id, url, kind, state, created_at)
+            SELECT gen_random_uuid(), 'default', 'u', 'ping', 'DONE', now() - n * interval '1 minute'
+            FROM generate_series(1, 50000) AS n;
         INSERT INTO tombstone (job_id, tenant_id, type, state, finished_at, erased_at, reason)
             SELECT gen_random_uuid(), 'default', 't', 'SUCCESS', now(), now() - n * interval '10 minutes', 'age'
             FROM generate_series(1, 50000) AS n;
