@@ -25,6 +25,7 @@ from service.keyring import Keyring
 from service.links import Links
 from service.long_poll import LongPolls
 from service.rights import Rights
+from service.routes.callback_tests import CallbackTestRoutes
 from service.routes.control import ControlRoutes
 from service.routes.deliveries import DeliveryRoutes
 from service.routes.endpoints import EndpointRoutes
@@ -50,6 +51,7 @@ from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
 from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.delivery_log import DeliveryLog
 from todoke.store.endpoints import Callbacks, Endpoints
@@ -191,6 +193,11 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     ResultRoutes(reader, doors.blobs).add_to(router)
     DeliveryRoutes(rooms.delivery_log, reader, rooms.delivery_cursors).add_to(router)
     EndpointRoutes(rooms.endpoints, submit.check_callback).add_to(router)
+    CallbackTestRoutes(
+        CallbackTests(doors.database, settings.notify_channel, doors.announcer),
+        submit.check_callback_of,
+        settings.body_bytes_max,
+    ).add_to(router)
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)
     return router

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from todoke.model.errors import TodokeError
-from todoke.operator import commands, dead_letters, keys, webhooks
+from todoke.operator import commands, dead_letters, integrators, keys, webhooks
 from todoke.runtime.settings import Settings, load_settings, variable_names
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.add_typer(keys.commands, name="keys")
 app.command()(commands.void_cursors)
 app.add_typer(dead_letters.commands, name="dlq")
 app.add_typer(webhooks.commands, name="webhooks")
+webhooks.commands.command("test")(integrators.try_callback)
+webhooks.commands.command("listen")(integrators.listen)
 
 Port = Annotated[int, typer.Option(help="Port of the API; 0 picks a free one.", min=0, max=65535)]
 State = Annotated[Path, typer.Option("--state", help="Folder that keeps the data of the embedded parts.")]

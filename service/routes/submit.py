@@ -126,6 +126,10 @@ class SubmitRoutes:
             raise InvalidInput("callbackUrl: this service has no signing secret yet; set TODOKE_SIGNING_SECRET")
         check_url(url, self._rules)
 
+    async def check_callback_of(self, tenant_id: str, url: str) -> None:  # noqa: ARG002 - all tenants share a secret
+        """Raises InvalidInput for a callback URL this service does not call for this tenant."""
+        self.check_callback(url)
+
     def _accepted(self, answer: Accepted, identity: Identity, warnings: Sequence[Mapping[str, str]]) -> Response:
         links = self._links
         ticket = self._tickets.issue(identity.right, answer.id, answer.ticket_generation)

@@ -38,6 +38,8 @@ ROUTES = [
     ("POST", "/jobs/{id}/tokens", Scope.READ),
     ("DELETE", "/jobs/{id}/tokens", Scope.READ),
     ("GET", "/events", Scope.READ),
+    ("POST", "/webhooks/tests", Scope.SUBMIT),
+    ("GET", "/webhooks/tests/{id}", Scope.READ),
     ("GET", "/jobs/{id}/deliveries", Scope.READ),
     ("POST", "/jobs/{id}/deliveries/3/redeliver", Scope.SUBMIT),
     ("GET", "/deliveries", Scope.READ),
@@ -48,7 +50,7 @@ ROUTES = [
     ("POST", "/webhooks/endpoints/{id}/enable", Scope.ADMIN),
 ]
 # How the description names the parts of a path that ROUTES fill in.
-NAMES = {"{job_id}": "{id}", "{sequence}": "3", "{endpoint_id}": "{id}"}
+NAMES = {"{job_id}": "{id}", "{sequence}": "3", "{endpoint_id}": "{id}", "{test_id}": "{id}"}
 OPEN = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
 AS_LIST = {"Accept": "application/json"}
 

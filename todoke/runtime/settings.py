@@ -15,6 +15,8 @@ from todoke.model.errors import InvalidInput
 from todoke.model.loopback import is_loopback
 
 SECRET_KEY_LETTERS = 32
+# Read by commands that speak to an API over HTTP.
+OF_COMMANDS = ("TODOKE_API_KEY",)
 # From the end of an attempt's deadline to the end of its lease: the time to record it, more than once if need be.
 LEASE_MARGIN_SECONDS, LEASE_MARGIN_SECONDS_MIN = 25, 10
 
@@ -247,7 +249,7 @@ def variable_names() -> dict[str, str]:
 
 def unknown_variables() -> list[str]:
     """Variables with our prefix that no setting reads: almost always a misspelling, worth a warning."""
-    known = set(variable_names().values())
+    known = {*variable_names().values(), *OF_COMMANDS}
     return sorted(name for name in os.environ if name.startswith("TODOKE_") and name not in known)
 
 
