@@ -10,13 +10,18 @@ from notifier.recorder import Recorder
 from notifier.sender import Sender
 from notifier.signers import Signers
 from notifier.stager import Stager
+from notifier.tester import Tester
 from notifier.transport import VettedTransport
 from todoke.runtime.lifecycle import running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.announcing import Off
 from todoke.store.bell import Bell
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
+from todoke.store.endpoints import Endpoints
+from todoke.wire.destination import Rules
 
 log = structlog.get_logger()
 
@@ -25,7 +30,8 @@ DEAF_SWEEP_SECONDS = 1.0
 
 
 async def run(settings: Settings) -> None:
-    """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for a signing secret that is none."""
+    """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for settings that do not allow it."""
+    rules = Rules.of(settings)
     async with stop_signals() as stopping, watched_loop():
         # A secret set to nothing is none, as compose files spell it.
         secret = settings.signing_secret.get_secret_value() if settings.signing_secret else ""
@@ -33,38 +39,34 @@ async def run(settings: Settings) -> None:
             log.warning("notifier.idle", reason="TODOKE_SIGNING_SECRET is not set: no webhook can be signed or sent")
             await stopping.wait()
             return
-        await notify(settings, Signers(secret), VettedTransport(settings.callback_hosts, settings.desk_mode), stopping)
+        await notify(settings, Signers(secret), VettedTransport(rules), stopping)
     log.info("notifier.stopped")
 
 
-async def notify(
-    settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event
-) -> None:
+async def notify(settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event) -> None:
     """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
         deliveries = Deliveries(database, settings.webhook_endpoint_slots)
-        claimer = _claimer(settings, deliveries, _courier(settings, signers, transport, deliveries))
-        stager = Stager(
-            deliveries,
-            claimer.heard,
-            window_seconds=_window_seconds(settings),
-            sweep_seconds=_sweep_seconds(settings),
-        )
-        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, notify_url=url)
-        async with running(claimer.run(), stager.run(), *([] if _is_deaf(settings) else [bell.listen()])):
+        stager = Stager(deliveries, window_seconds=_window_seconds(settings), sweep_seconds=_sweep_seconds(settings))
+        sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
+        recorder = Recorder(deliveries, stager.look)
+        claimer = _claimer(settings, deliveries, _courier(settings, signers, sender, recorder))
+        tester = _tester(settings, database, signers, sender)
+        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, tester.heard, notify_url=url)
+        listening = [] if _is_deaf(settings) else [bell.listen()]
+        async with running(claimer.run(), stager.run(claimer.heard), tester.run(), *listening):
             log.info("notifier.started", slots=settings.webhook_slots)
             await stopping.wait()
             log.info("notifier.draining")
             await claimer.drain(settings.drain_seconds)
 
 
-def _courier(settings: Settings, signers: Signers, transport: VettedTransport, deliveries: Deliveries) -> Courier:
-    sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
+def _courier(settings: Settings, signers: Signers, sender: Sender, recorder: Recorder) -> Courier:
     return Courier(
         signers,
         sender,
-        Recorder(deliveries),
+        recorder,
         timeout_seconds=settings.webhook_timeout_seconds,
         window_seconds=_window_seconds(settings),
     )
@@ -77,6 +79,17 @@ def _claimer(settings: Settings, deliveries: Deliveries, courier: Courier) -> Cl
         slots=settings.webhook_slots,
         endpoint_slots=settings.webhook_endpoint_slots,
         lease_seconds=settings.webhook_lease_seconds,
+        sweep_seconds=_sweep_seconds(settings),
+    )
+
+
+def _tester(settings: Settings, database: Database, signers: Signers, sender: Sender) -> Tester:
+    return Tester(
+        CallbackTests(database, settings.notify_channel),
+        Endpoints(database, settings.notify_channel, Off() if _is_deaf(settings) else None),
+        signers,
+        sender,
+        timeout_seconds=settings.webhook_timeout_seconds,
         sweep_seconds=_sweep_seconds(settings),
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -19,9 +20,10 @@ MOST_PAUSE_SECONDS = 2.0
 
 
 class Recorder:
-    """Stores what attempts came to, as long as it is worth storing."""
+    """Stores what attempts came to, as long as it is worth storing. `put_off` is called after one that failed."""
 
-    def __init__(self, deliveries: Deliveries) -> None:
+    def __init__(self, deliveries: Deliveries, put_off: Callable[[], None]) -> None:
+        self._put_off = put_off
         self._batcher: Batcher[Verdict, bool] = Batcher(deliveries.record, VERDICTS_MAX, "verdicts")
 
     async def record(self, verdict: Verdict, until: float) -> None:
@@ -36,6 +38,8 @@ class Recorder:
         while not await self._is_settled(verdict, is_last=time.monotonic() + pause > until):
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
             pause = min(MOST_PAUSE_SECONDS, pause * 2)
+        if verdict.state is not DeliveryState.DELIVERED:
+            self._put_off()
 
     async def _is_settled(self, verdict: Verdict, is_last: bool) -> bool:
         names = {"job_id": str(verdict.delivery.job_id), "sequence": verdict.delivery.sequence}

@@ -1,7 +1,6 @@
 """One attempt at one delivery: a signed POST under one deadline, and what came of it."""
 
 import asyncio
-import contextlib
 import time
 import traceback
 from collections.abc import Mapping
@@ -10,16 +9,16 @@ from importlib.metadata import version
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
 
 from notifier.answers import escaped, read_control, read_retry_after
-from notifier.transport import SendError, Stamp
+from notifier.faults import SendError
+from notifier.replies import Reply
+from notifier.transport import Request, Stamp, VettedTransport
 from todoke.model.delivery import Answer, Delivery, Reason
 
 log = structlog.get_logger()
 
-BODY_SECONDS = 1.0
 ATTEMPT_HEADER = "todoke-attempt"
 HEADERS = {
     "content-type": "application/json",
@@ -42,7 +41,7 @@ class Sender:
     excerpt_bytes: of a refusing answer's body, so much is kept.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, timeout_seconds: float, excerpt_bytes: int) -> None:
+    def __init__(self, transport: VettedTransport, timeout_seconds: float, excerpt_bytes: int) -> None:
         self._transport = transport
         self._timeout_seconds = timeout_seconds
         self._excerpt_bytes = excerpt_bytes
@@ -65,7 +64,7 @@ class Sender:
         except SendError as error:
             # Never the cause itself: a library's errors may spell out the URL.
             log.debug("delivery.failed", host=host_of(url), cause=type(error.__cause__).__name__)
-            answer = Answer(error.reason)
+            answer = Answer(error.reason, peer=error.peer)
         except Exception as error:
             # Charged to the receiver, although the fault may be ours: what always trips us must not circle for ever.
             log.error(  # noqa: TRY400 - the words of an unforeseen error may hold the URL
@@ -79,32 +78,21 @@ class Sender:
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes, stamp: Stamp) -> Answer:
         """The answer. Its body decides nothing: it is read a little, so that the connection lives on."""
-        request = httpx.Request(
-            "POST", url, headers={**HEADERS, **headers}, content=body, extensions={"stamp": stamp}
-        )
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._timeout_seconds
+        ends = asyncio.get_running_loop().time() + self._timeout_seconds
         async with asyncio.timeout_at(ends):
-            response = await self._transport.handle_async_request(request)
-        excerpt = bytearray()
-        with contextlib.suppress(TimeoutError, SendError):
-            try:
-                async with asyncio.timeout_at(min(ends, loop.time() + BODY_SECONDS)):
-                    async for chunk in response.aiter_raw():
-                        excerpt += chunk[: self._excerpt_bytes - len(excerpt)]
-            finally:
-                await response.aclose()
-        return self._read(response, bytes(excerpt), is_tls=request.url.scheme == "https")
+            reply = await self._transport.send(Request(url, {**HEADERS, **headers}, body, stamp))
+        return self._judged(reply, await reply.read(ends))
 
-    def _read(self, response: httpx.Response, excerpt: bytes, *, is_tls: bool) -> Answer:
-        status = response.status_code
+    def _judged(self, reply: Reply, excerpt: bytes) -> Answer:
+        status = reply.status
         if 200 <= status < 300:
-            return Answer(Reason.DELIVERED, status)
+            return Answer(Reason.DELIVERED, status, peer=reply.peer)
         return Answer(
             Reason.REDIRECT if 300 <= status < 400 else Reason.HTTP_STATUS,
             status,
-            retry_after=read_retry_after(response.headers.get("retry-after")),
-            control=read_control(response.headers.get("webhook-delivery"), is_tls=is_tls),
+            retry_after=read_retry_after(reply.header("retry-after")),
+            control=read_control(reply.header("webhook-delivery"), is_tls=reply.is_tls),
+            peer=reply.peer,
             excerpt=escaped(excerpt, self._excerpt_bytes),
         )
 

@@ -11,7 +11,7 @@ class Signers:
         parse_secret(secret)
         self._secret = secret
 
-    async def of(self, tenant_id: str, url: str) -> Signer:
+    async def of(self, tenant_id: str, url: str) -> Signer:  # noqa: ARG002
         """The signer of one endpoint."""
         return self
 

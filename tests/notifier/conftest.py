@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import uvloop
 
 from notifier.app import notify
 from notifier.signers import Signers
@@ -17,6 +18,7 @@ from todoke.model.event import TERMINAL
 from todoke.runtime.settings import Settings, load_settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
+from todoke.wire.destination import Rules
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def settings(database_url: str) -> Settings:
 async def notifying(settings: Settings, transport: VettedTransport | None = None) -> AsyncIterator[None]:
     """A notifier in this process; it is drained at the end of the block."""
     stopping = asyncio.Event()
-    transport = transport or VettedTransport(settings.callback_hosts, settings.desk_mode)
+    transport = transport or VettedTransport(Rules.of(settings))
     task = asyncio.create_task(notify(settings, Signers(SIGNING_SECRET), transport, stopping))
     try:
         yield
@@ -77,3 +79,8 @@ async def row_when(
             if condition(found):
                 return found
             await asyncio.sleep(0.02)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The notifier's own loop."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -59,6 +59,7 @@ DELIVERY_LAG = Histogram(
 DELIVERIES_IN_FLIGHT = Gauge("todoke_deliveries_in_flight", "Deliveries this notifier is sending.")
 DELIVERIES_PARKED = Counter("todoke_deliveries_parked", "Deliveries that nobody tries any more, by reason.", ["reason"])
 LOST_DELIVERIES = Counter("todoke_delivery_lost_leases", "Attempts whose notifier was lost before it recorded them.")
+CALLBACK_TESTS = Counter("todoke_callback_tests", "Tests of callbacks that were run, by their grade.", ["grade"])
 ENDPOINT_CHANGES = Counter(
     "todoke_endpoint_changes", "Endpoints whose breaker opened or closed, that cooled down or were disabled.", ["to"]
 )

@@ -57,11 +57,9 @@ class Deliveries:
         async with self._database.transaction() as connection:
             await connection.execute(SQL["claim_in_turn"], CLAIM_TURN)
             rows = await connection.fetch(SQL["claim"], *asked, lease_seconds, self._usual_cap)
-        claimed = [Delivery(**row) for row in rows]
-        overtaken = [delivery for delivery in claimed if delivery.body is None]
-        if overtaken:
-            await self._forget(overtaken)
-        return [delivery for delivery in claimed if delivery.body is not None]
+            # Progress that newer progress, or the end of the job, has overtaken has no body any more.
+            await _forget(connection, [(row["job_id"], row["sequence"]) for row in rows if row["body"] is None])
+        return [Delivery(**row) for row in rows if row["body"] is not None]
 
     async def record(self, verdicts: Sequence[Verdict]) -> list[bool]:
         """Store verdicts. False: the lease has passed on, and the verdict was not a success."""
@@ -72,7 +70,8 @@ class Deliveries:
             is_kept = [verdict.delivery.is_progress or _key(verdict) in recorded for verdict in verdicts]
             current = [verdict for verdict, is_current in zip(verdicts, is_kept, strict=True) if is_current]
             await Failing(connection, self._usual_cap).learn(current)
-            await self._forget([each.delivery for each in verdicts if each.delivery.is_progress], connection)
+            progress = [each.delivery for each in verdicts if each.delivery.is_progress]
+            await _forget(connection, [(each.job_id, each.sequence) for each in progress])
         return is_kept
 
     async def stage(self) -> tuple[int, int]:
@@ -99,11 +98,10 @@ class Deliveries:
         seconds = (await self._database.fetch(SQL["next_due"]))[0]["seconds"]
         return None if seconds is None else max(0.0, float(seconds))
 
-    async def _forget(self, deliveries: Sequence[Delivery], connection: Connection | None = None) -> None:
-        if not deliveries:
-            return
-        done = columns(deliveries, lambda delivery: (delivery.job_id, delivery.sequence))
-        await (connection or self._database).fetch(SQL["forget"], *done)
+
+async def _forget(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
+    if keys:
+        await connection.execute(SQL["forget"], *columns(keys, lambda key: key))
 
 
 def _key(verdict: Verdict) -> tuple[UUID, int, int]:

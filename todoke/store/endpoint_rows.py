@@ -30,7 +30,8 @@ class Failing:
         failed = {each.delivery.endpoint_id: each for each in told if not each.answer.is_success}
         if failed:
             known = columns(
-                list(failed.values()), lambda each: (each.delivery.endpoint_id, each.delivery.tenant_id, each.delivery.url)
+                list(failed.values()),
+                lambda each: (each.delivery.endpoint_id, each.delivery.tenant_id, each.delivery.url),
             )
             await self._connection.execute(SQL["know_endpoints"], *known)
         before, now = await self._lock(list(failed), list({each.delivery.endpoint_id for each in told}))
@@ -50,7 +51,7 @@ class Failing:
 
     async def _lock(self, failed: Sequence[UUID], others: Sequence[UUID]) -> tuple[Mapping[UUID, Endpoint], float]:
         rows = await self._connection.fetch(SQL["lock_endpoints"], failed, others)
-        return {row["id"]: endpoint_of(row) for row in rows}, max((row["now"] for row in rows), default=0.0)
+        return {row["id"]: endpoint_of(dict(row)) for row in rows}, max((row["now"] for row in rows), default=0.0)
 
 
 def endpoint_of(row: Mapping[str, object]) -> Endpoint:
