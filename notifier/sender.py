@@ -16,7 +16,7 @@ from notifier.faults import SendError
 from notifier.replies import Reply
 from notifier.transport import Request, Stamp, VettedTransport
 from todoke.model.delivery import Answer, Delivery, Reason
-from todoke.wire.signing import SIGNATURE
+from todoke.wire.signed import SIGNATURE
 
 log = structlog.get_logger()
 
