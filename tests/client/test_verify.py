@@ -111,14 +111,16 @@ def test_a_signed_body_that_is_no_event_is_told_apart(key: str, verify: Verify, 
         verify(key, SIGNER.headers("evt_1_3", NOW, body), body, now=NOW)
 
 
-@pytest.mark.parametrize("wrong", [KEY.public, KEY.public.replace("whpk_", "whsk_")])
+@pytest.mark.parametrize("wrong", [KEY.public, KEY.public.replace("whpk_", "whsk_")], ids=["public", "private"])
 def test_a_key_is_refused_where_a_secret_is_meant(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="give a signing secret that starts with whsec_"):
         verify_webhook([SECRET, wrong], HEADERS, BODY, now=NOW)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [(SECRET, "give a public key"), (new_signing_key(), "give the public key that belongs to it")]
+    ("wrong", "words"),
+    [(SECRET, "give a public key"), (new_signing_key(), "give the public key that belongs to it")],
+    ids=["secret", "private"],
 )
 def test_a_secret_is_refused_where_a_public_key_is_meant(wrong: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as caught:
