@@ -134,11 +134,26 @@ def test_a_cap_above_the_usual_one_is_halved_from_the_usual() -> None:
     assert told(BUSY, endpoint=an_endpoint(cap=30)).cap == 2
 
 
+def one_by_one(*answers: Answer) -> Endpoint:
+    """After these answers, each as soon as nothing blocks the endpoint any more."""
+    stands, now = an_endpoint(), NOW
+    for answer in answers:
+        now = max(now, stands.blocked_until or 0)
+        stands = told(answer, endpoint=stands, now=now)
+    return stands
+
+
 def test_three_refused_addresses_in_a_row_disable() -> None:
-    assert told(DENIED, DENIED, FAILED, DENIED, DENIED).state is EndpointState.ACTIVE
-    assert told(DENIED, OK, DENIED, DENIED).state is EndpointState.ACTIVE
-    stands = told(DENIED, OURS, DENIED, DENIED)
+    assert one_by_one(DENIED, DENIED, FAILED, DENIED, DENIED).state is EndpointState.ACTIVE
+    assert one_by_one(DENIED, OK, DENIED, DENIED).state is EndpointState.ACTIVE
+    stands = one_by_one(DENIED, OURS, DENIED, DENIED)
     assert (stands.state, stands.disabled_reason) == (EndpointState.DISABLED, DisabledReason.ADDRESS)
+
+
+def test_refusals_of_one_moment_are_one() -> None:
+    """Attempts at one host share its look-up: one bad answer must not end it."""
+    stands = told(*[DENIED] * 32)
+    assert (stands.state, stands.denials, stands.blocked_until, stands.cap) == (EndpointState.ACTIVE, 1, NOW + 30, None)
 
 
 @pytest.mark.parametrize(

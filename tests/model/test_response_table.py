@@ -125,10 +125,13 @@ def check_endpoint(cell: str, answer: Answer) -> None:
 def check_disabled(cell: str, answer: Answer) -> None:
     times = int((re.findall(r"at the (\d+)", cell) or [1])[0])
     stands = an_endpoint()
-    for _ in range(times):
+    for turn in range(times):
+        now = NOW + 30 * turn
         assert stands.state is EndpointState.ACTIVE
-        stands = after(stands, a_delivery(), answer, NOW, CAP)
-    assert (stands.state, [stands.disabled_reason]) == (EndpointState.DISABLED, quoted(cell))
+        assert stands.blocked_until == (now if turn else None)
+        stands = after(stands, a_delivery(), answer, now, CAP)
+    assert (stands.state, quoted(cell)) == (EndpointState.DISABLED, [stands.disabled_reason])
+    assert cell.startswith("left alone") == (times > 1)
 
 
 @pytest.mark.parametrize("place", range(len(ROWS)), ids=lambda place: f"row{place + 1}")

@@ -78,7 +78,9 @@ def after(endpoint: Endpoint, delivery: Delivery, answer: Answer, now: float, us
     else:
         is_blocked = endpoint.blocked_until is not None and endpoint.blocked_until > now
         stands = _counted(endpoint, delivery, answer, now)
-        if answer.is_throttling:
+        if answer.reason is Reason.BLOCKED:
+            stands = _denied(stands, now, was_blocked=is_blocked)
+        elif answer.is_throttling:
             stands = _cooled(stands, answer, now, usual_cap, was_blocked=is_blocked)
         stands = _tripped(stands, was_blocked=is_blocked, now=now)
     reason = _disabling(stands, answer, now)
@@ -121,7 +123,7 @@ def _counted(endpoint: Endpoint, delivery: Delivery, answer: Answer, now: float)
         first_failed=endpoint.first_failed or delivery.webhook_id,
         failed_several=endpoint.failed_several or endpoint.first_failed not in (None, delivery.webhook_id),
         strain=endpoint.strain + _strain(answer),
-        denials=endpoint.denials + 1 if answer.reason is Reason.BLOCKED else 0,
+        denials=endpoint.denials if answer.reason is Reason.BLOCKED else 0,
         successes=0,
     )
 
@@ -142,6 +144,15 @@ def _cooled(endpoint: Endpoint, answer: Answer, now: float, usual_cap: int, *, w
         endpoint,
         blocked_until=max(until, endpoint.blocked_until or 0),
         cap=cap if was_blocked and endpoint.cap is not None else max(1, cap // 2),
+    )
+
+
+def _denied(endpoint: Endpoint, now: float, *, was_blocked: bool) -> Endpoint:
+    """One bad answer of a name server, shared by all that was in flight, is one refusal; it is asked again later."""
+    return replace(
+        endpoint,
+        blocked_until=max(now + COOL_SECONDS, endpoint.blocked_until or 0),
+        denials=endpoint.denials + (not was_blocked),
     )
 
 
