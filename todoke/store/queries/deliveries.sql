@@ -384,18 +384,22 @@ WITH RECURSIVE spots AS (
         (SELECT min(due_at) FROM (SELECT due_at FROM spots LIMIT $2) AS ready),
         (SELECT min(due_at) FROM delivery WHERE state = 'PENDING' AND standing IN ('waiting', 'leased'))
     ) AS due_at
-), troubled AS (
-    SELECT state FROM endpoint WHERE state = 'DISABLED' OR is_open LIMIT $1
+), disabled AS (
+    SELECT FROM endpoint WHERE state = 'DISABLED' LIMIT $1
+), open AS (
+    SELECT FROM endpoint WHERE state = 'ACTIVE' AND is_open LIMIT $1
 ), cooling AS (
     SELECT FROM endpoint
     WHERE blocked_until > clock_timestamp() AND state = 'ACTIVE' AND NOT is_open
+    ORDER BY blocked_until DESC
     LIMIT $1
 ), parked AS (
-    SELECT FROM delivery WHERE state = 'PARKED' LIMIT $1
+    -- In the order of an index: parked ones may all lie behind the delivered ones of a month.
+    SELECT FROM delivery WHERE state = 'PARKED' ORDER BY tenant_id, finished_at LIMIT $1
 )
 SELECT
-    (SELECT count(*) FROM troubled WHERE state = 'DISABLED') AS disabled,
-    (SELECT count(*) FROM troubled WHERE state <> 'DISABLED') AS open,
+    (SELECT count(*) FROM disabled) AS disabled,
+    (SELECT count(*) FROM open) AS open,
     (SELECT count(*) FROM cooling) AS cooling,
     (SELECT count(*) FROM parked) AS parked,
     greatest(0, coalesce(extract(epoch FROM clock_timestamp() - oldest.due_at), 0))::float8 AS oldest_due_seconds
