@@ -2,22 +2,29 @@
 
 import asyncio
 import math
+import re
 import socket
 from collections.abc import Callable
 
 import asyncpg
 import httpx
+from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.model.pages import table
 from tests.notifier.conftest import row_when
 from tests.notifier.receiver import receiving, status
 from tests.notifier.test_process import notifier
 from tests.owing import endpoint, owe, owe_parked, put
 from todoke.dev.postgres import Postgres
+from todoke.runtime import metrics
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 from todoke.store.deliveries import SQL, Deliveries, Measured
 from todoke.store.ledger import Ledger
+
+NAME = re.compile(r"`(todoke_\w+)(?:\{(\w+)\})?`")
 
 Samples = dict[tuple[str, str], float]
 
@@ -51,6 +58,14 @@ async def trouble(database: Database) -> None:
     await endpoint(database, "https://c.example/", is_open=True, strain=5, blocked_until="now")
     await endpoint(database, "https://d.example/", blocked_until="tomorrow")
     await endpoint(database, "https://e.example/", failures=1, failing_since="now", strain=1)
+
+
+def test_the_page_names_what_there_is() -> None:
+    measures = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
+    known = {name: list(each._labelnames) for each in measures for name in REGISTRY._get_names(each)}
+    named = [NAME.search(cell) for cell, _ in table("Metric")]
+    assert {found[1]: [found[2]] if found[2] else [] for found in named if found}.items() <= known.items()
+    assert all(named)
 
 
 async def test_nothing_is_measured_of_nothing(database: Database) -> None:
