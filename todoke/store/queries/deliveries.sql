@@ -81,7 +81,7 @@ WITH asked AS (
 ), room AS (
     SELECT
         asked.tenant_id, asked.endpoint_id,
-        least(asked.amount, CASE WHEN endpoint.is_open THEN 1 ELSE coalesce(endpoint.cap, $5) END - (
+        least(asked.amount, CASE WHEN endpoint.is_open THEN 1 ELSE least(endpoint.cap, $5) END - (
             SELECT count(*)
             FROM delivery
             WHERE state = 'PENDING' AND standing = 'leased' AND delivery.endpoint_id = asked.endpoint_id
@@ -361,6 +361,50 @@ SELECT extract(epoch FROM least(
     (SELECT min(blocked_until) FROM endpoint WHERE blocked_until IS NOT NULL)
 ) - clock_timestamp())::float8 AS seconds
 
+-- measure: how endpoints and deliveries stand, each counted up to $1; the oldest due of the first $2 endpoints with any
+WITH RECURSIVE spots AS (
+    (
+        SELECT tenant_id, endpoint_id, due_at FROM delivery
+        WHERE state = 'PENDING' AND standing = 'ready'
+        ORDER BY tenant_id, endpoint_id, due_at
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT next.tenant_id, next.endpoint_id, next.due_at
+    FROM spots
+    CROSS JOIN LATERAL (
+        SELECT delivery.tenant_id, delivery.endpoint_id, delivery.due_at FROM delivery
+        WHERE delivery.state = 'PENDING' AND delivery.standing = 'ready'
+            AND (delivery.tenant_id, delivery.endpoint_id) > (spots.tenant_id, spots.endpoint_id)
+        ORDER BY delivery.tenant_id, delivery.endpoint_id, delivery.due_at
+        LIMIT 1
+    ) AS next
+), oldest AS (
+    SELECT least(
+        (SELECT min(due_at) FROM (SELECT due_at FROM spots LIMIT $2) AS ready),
+        (SELECT min(due_at) FROM delivery WHERE state = 'PENDING' AND standing IN ('waiting', 'leased'))
+    ) AS due_at
+), disabled AS (
+    SELECT FROM endpoint WHERE state = 'DISABLED' LIMIT $1
+), open AS (
+    SELECT FROM endpoint WHERE state = 'ACTIVE' AND is_open LIMIT $1
+), cooling AS (
+    SELECT FROM endpoint
+    WHERE blocked_until > clock_timestamp() AND state = 'ACTIVE' AND NOT is_open
+    ORDER BY blocked_until DESC
+    LIMIT $1
+), parked AS (
+    -- In the order of an index: parked ones may all lie behind the delivered ones of a month.
+    SELECT FROM delivery WHERE state = 'PARKED' ORDER BY tenant_id, finished_at LIMIT $1
+)
+SELECT
+    (SELECT count(*) FROM disabled) AS disabled,
+    (SELECT count(*) FROM open) AS open,
+    (SELECT count(*) FROM cooling) AS cooling,
+    (SELECT count(*) FROM parked) AS parked,
+    greatest(0, coalesce(extract(epoch FROM clock_timestamp() - oldest.due_at), 0))::float8 AS oldest_due_seconds
+FROM oldest
+
 -- know_endpoints: have a row for each of these endpoints
 INSERT INTO endpoint (id, tenant_id, url, updated_at)
 SELECT id, tenant_id, url, clock_timestamp()
@@ -374,6 +418,7 @@ SELECT
     denials, cap, successes,
     extract(epoch FROM failing_since)::float8 AS failing_since,
     extract(epoch FROM blocked_until)::float8 AS blocked_until,
+    extract(epoch FROM updated_at)::float8 AS stored_at,
     extract(epoch FROM clock_timestamp())::float8 AS now
 FROM endpoint
 WHERE id = ANY ($1::uuid[]) OR (id = ANY ($2::uuid[]) AND (failures > 0 OR cap IS NOT NULL OR is_open))
