@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +42,7 @@ from todoke.queue.sqs import SqsQueue
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
+from todoke.runtime.sealing_keys import sealing_keys
 from todoke.runtime.settings import Settings
 from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
@@ -53,10 +53,6 @@ from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
 
 ACCEPT_BATCH_MAX = 100
-UNSEALED = (
-    "TODOKE_SECRET_KEYS is not set, and nothing could be sealed for callers: set it to a random text "
-    "(openssl rand -base64 32), the same for every API process"
-)
 # Of eight connections: readers that come back together leave some for those who submit and poll.
 REPLAYS_AT_ONCE = 4
 
@@ -205,13 +201,3 @@ async def _watch(app: FastAPI, hub: Hub) -> None:
     except* InvalidInput as group:
         app.state.fault = str(group.exceptions[0])
         app.state.stop()
-
-
-def sealing_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys that seal what callers carry. Raises InvalidInput when there are none outside desk mode."""
-    if settings.sealing_keys:
-        return settings.sealing_keys
-    if not settings.desk_mode:
-        raise InvalidInput(UNSEALED)
-    # A desk started by hand: what this seals does not outlive the process.
-    return (secrets.token_hex(32),)
