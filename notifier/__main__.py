@@ -1,9 +1,9 @@
 """Front door of the notifier: `python -m notifier`."""
 
-import asyncio
 import sys
 
 import structlog
+import uvloop
 
 from notifier.app import run
 from todoke.model.errors import InvalidInput
@@ -24,7 +24,7 @@ def main() -> int:
         for name in unknown_variables():
             log.warning("settings.unknown", variable=name)
         with shown_on(settings.metrics_port):
-            asyncio.run(run(settings))
+            uvloop.run(run(settings))
     except InvalidInput as error:
         print(f"todoke notifier: {error}", file=sys.stderr)  # noqa: T201 - logging may not be up yet
         return 2

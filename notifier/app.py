@@ -1,31 +1,37 @@
-"""The notifier's wiring: bell, claimer, sender and recorder over one database and one transport."""
+"""The notifier's wiring: bell, claimer, stager and courier over one database and one transport."""
 
 import asyncio
-import time
 
 import structlog
 
 from notifier.claimer import Claimer
+from notifier.courier import Courier
 from notifier.recorder import Recorder
 from notifier.sender import Sender
+from notifier.signers import Signers
+from notifier.stager import Stager
+from notifier.tester import Tester
 from notifier.transport import VettedTransport
-from todoke.model.delivery import Delivery
 from todoke.runtime.lifecycle import running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.store.announcing import Off
 from todoke.store.bell import Bell
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
-from todoke.wire.signing import parse_secret
+from todoke.store.endpoints import Endpoints
+from todoke.wire.destination import Rules
 
 log = structlog.get_logger()
 
-CONNECTIONS_MAX = 4
+CONNECTIONS_MAX = 6
 DEAF_SWEEP_SECONDS = 1.0
 
 
 async def run(settings: Settings) -> None:
-    """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for a signing secret that is none."""
+    """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for settings that do not allow it."""
+    rules = Rules.of(settings)
     async with stop_signals() as stopping, watched_loop():
         # A secret set to nothing is none, as compose files spell it.
         secret = settings.signing_secret.get_secret_value() if settings.signing_secret else ""
@@ -33,36 +39,67 @@ async def run(settings: Settings) -> None:
             log.warning("notifier.idle", reason="TODOKE_SIGNING_SECRET is not set: no webhook can be signed or sent")
             await stopping.wait()
             return
-        parse_secret(secret)
-        await notify(settings, secret, VettedTransport(settings.callback_hosts, settings.desk_mode), stopping)
+        await notify(settings, Signers(secret), VettedTransport(rules), stopping)
     log.info("notifier.stopped")
 
 
-async def notify(settings: Settings, secret: str, transport: VettedTransport, stopping: asyncio.Event) -> None:
+async def notify(settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event) -> None:
     """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
-        claimer = _claimer(settings, Deliveries(database), Sender(transport, secret, settings.webhook_timeout_seconds))
-        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, notify_url=url)
-        async with running(claimer.run(), *([] if _is_deaf(settings) else [bell.listen()])):
+        deliveries = Deliveries(database, settings.webhook_endpoint_slots)
+        stager = Stager(deliveries, window_seconds=_window_seconds(settings), sweep_seconds=_sweep_seconds(settings))
+        sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
+        recorder = Recorder(deliveries, stager.look)
+        claimer = _claimer(settings, deliveries, _courier(settings, signers, sender, recorder))
+        tester = _tester(settings, database, signers, sender)
+        bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, tester.heard, notify_url=url)
+        listening = [] if _is_deaf(settings) else [bell.listen()]
+        async with running(claimer.run(), stager.run(claimer.heard), tester.run(), *listening):
             log.info("notifier.started", slots=settings.webhook_slots)
             await stopping.wait()
             log.info("notifier.draining")
             await claimer.drain(settings.drain_seconds)
 
 
-def _claimer(settings: Settings, deliveries: Deliveries, sender: Sender) -> Claimer:
-    recorder = Recorder(deliveries)
+def _courier(settings: Settings, signers: Signers, sender: Sender, recorder: Recorder) -> Courier:
+    return Courier(
+        signers,
+        sender,
+        recorder,
+        timeout_seconds=settings.webhook_timeout_seconds,
+        window_seconds=_window_seconds(settings),
+    )
 
-    async def deliver(delivery: Delivery, until: float) -> None:
-        if time.monotonic() + settings.webhook_timeout_seconds > until:
-            # The claim itself took so long that another notifier may soon hold this one.
-            log.warning("delivery.late", job_id=str(delivery.job_id), sequence=delivery.sequence)
-            return
-        await recorder.record(await sender.send(delivery), until)
 
-    sweep_seconds = min(settings.sweep_seconds, DEAF_SWEEP_SECONDS) if _is_deaf(settings) else settings.sweep_seconds
-    return Claimer(deliveries, deliver, settings.webhook_slots, settings.webhook_lease_seconds, sweep_seconds)
+def _claimer(settings: Settings, deliveries: Deliveries, courier: Courier) -> Claimer:
+    return Claimer(
+        deliveries,
+        courier.deliver,
+        slots=settings.webhook_slots,
+        endpoint_slots=settings.webhook_endpoint_slots,
+        lease_seconds=settings.webhook_lease_seconds,
+        sweep_seconds=_sweep_seconds(settings),
+    )
+
+
+def _tester(settings: Settings, database: Database, signers: Signers, sender: Sender) -> Tester:
+    return Tester(
+        CallbackTests(database, settings.notify_channel),
+        Endpoints(database, settings.notify_channel, Off() if _is_deaf(settings) else None),
+        signers,
+        sender,
+        timeout_seconds=settings.webhook_timeout_seconds,
+        sweep_seconds=_sweep_seconds(settings),
+    )
+
+
+def _window_seconds(settings: Settings) -> float:
+    return settings.webhook_window_hours * 3600
+
+
+def _sweep_seconds(settings: Settings) -> float:
+    return min(settings.sweep_seconds, DEAF_SWEEP_SECONDS) if _is_deaf(settings) else settings.sweep_seconds
 
 
 def _is_deaf(settings: Settings) -> bool:

@@ -1,78 +1,104 @@
-"""From a host name to the addresses that may be dialled: one lookup, every answer vetted."""
+"""From a host name to its addresses: one lookup for every attempt, shared by those who ask at the same moment."""
 
 import asyncio
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
-from todoke.wire.destination import check_url, vet
+from notifier.faults import SendError, send_error
+from notifier.lookups import Crew, site_of
+from todoke.model.delivery import Reason
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
-
-class VettedResolver(AbstractResolver):
-    """One lookup for each new connection, no cache; one denied address refuses them all."""
-
-    def __init__(self, lookup: Lookup, allowed_hosts: Sequence[str], allow_loopback: bool) -> None:
-        self._lookup = lookup
-        self._allowed_hosts = allowed_hosts
-        self._allow_loopback = allow_loopback
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - aiohttp's signature
-    ) -> list[ResolveResult]:
-        """What aiohttp may dial for `host`. Raises InvalidInput when an address is denied, OSError when none is."""
-        destination = check_url(f"https://{host}:{port}", self._allowed_hosts, self._allow_loopback)
-        addresses = await self._lookup(host)
-        vet(addresses, destination)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for address in addresses
-        ]
-
-    async def close(self) -> None:
-        """Nothing to give back."""
+DNS_SECONDS = 3.0
+# So many sites in a row without an answer, and it is our resolver that is down.
+SILENT_SITES_MAX = 3
+NOTHING_THERE = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
-async def look_up(host: str) -> Sequence[str]:
-    """The addresses of `host` by the system's resolver. Raises OSError.
+@dataclass
+class Running:
+    """A lookup under way, and how many wait for it."""
 
-    Each lookup has a daemon thread of its own: getaddrinfo cannot be canceled, and a name server that never
-    answers must neither fill a shared pool nor hold up the end of the process.
+    task: asyncio.Task[Sequence[str]]
+    waiting: int = 0
+
+
+class Resolver:
+    """Asks `lookup`, or the system. Keeps no answer: a cache would be one more thing to poison.
+
+    asked: how many lookups it has made.
     """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Sequence[str]] = loop.create_future()
 
-    def settle(addresses: Sequence[str], error: OSError | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(addresses)
+    def __init__(self, lookup: Lookup | None = None, *, seconds: float = DNS_SECONDS, crew: Crew | None = None) -> None:
+        self._crew = crew or Crew()
+        self._lookup = lookup or self._crew.look_up
+        self._seconds = seconds
+        self._running: dict[str, Running] = {}
+        self._silent_sites: set[str] = set()
+        self.asked = 0
 
-    def work() -> None:
-        addresses: Sequence[str] = ()
-        failure: OSError | None = None
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """At least one. Raises SendError: DNS, TIMEOUT after 3 s, SENDER when no name gets an answer any more."""
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-        except (OSError, UnicodeError) as error:
-            failure = error if isinstance(error, OSError) else OSError(str(error))
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, addresses, failure)
+            addresses = tuple(await self._shared(host))
+        except TimeoutError as error:
+            if self._crew.is_crowded_out(host):
+                raise SendError(Reason.SENDER) from error
+            raise self._silent(host, Reason.TIMEOUT) from error
+        except socket.gaierror as error:
+            if error.errno in NOTHING_THERE:
+                self._silent_sites.clear()
+                raise SendError(Reason.DNS) from error
+            if error.errno == socket.EAI_MEMORY:
+                raise SendError(Reason.SENDER) from error
+            raise self._silent(host, Reason.DNS) from error
+        except OSError as error:
+            raise send_error(error, Reason.DNS) from error
+        self._silent_sites.clear()
+        if not addresses:
+            raise SendError(Reason.DNS)
+        return addresses
 
-    threading.Thread(target=work, name="lookup", daemon=True).start()
-    return await answer
+    def close(self) -> None:
+        """End what is running; threads go home when the system's resolver lets them."""
+        for running in self._running.values():
+            running.task.cancel()
+        self._crew.dismiss()
+
+    async def _shared(self, host: str) -> Sequence[str]:
+        """A lookup goes on while anybody waits for it. Raises TimeoutError when this one has waited long enough."""
+        running = self._running.get(host)
+        if running is None:
+            running = self._running[host] = Running(asyncio.create_task(self._ask(host)))
+            running.task.add_done_callback(lambda _: self._forget(host, running))
+        running.waiting += 1
+        try:
+            await asyncio.wait((running.task,), timeout=self._seconds)
+            if not running.task.done():
+                raise TimeoutError
+            return running.task.result()
+        finally:
+            running.waiting -= 1
+            if not running.waiting and not running.task.done():
+                # Nobody may join what was given up on.
+                running.task.cancel()
+                self._forget(host, running)
+
+    async def _ask(self, host: str) -> Sequence[str]:
+        self.asked += 1
+        return await self._lookup(host)
+
+    def _forget(self, host: str, running: Running) -> None:
+        if self._running.get(host) is running:
+            del self._running[host]
+        if running.task.done() and not running.task.cancelled():
+            # Looked at, or the loop complains when nobody waited to the end.
+            running.task.exception()
+
+    def _silent(self, host: str, reason: Reason) -> SendError:
+        """One site without an answer has a bad name server; several on end, and nothing between, have ours."""
+        if len(self._silent_sites) < SILENT_SITES_MAX:
+            self._silent_sites.add(site_of(host))
+        return SendError(Reason.SENDER if len(self._silent_sites) >= SILENT_SITES_MAX else reason)

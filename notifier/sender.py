@@ -1,23 +1,24 @@
-"""One attempt at one delivery: a signed POST under one deadline, judged by its answer."""
+"""One attempt at one delivery: a signed POST under one deadline, and what came of it."""
 
 import asyncio
-import contextlib
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
+from typing import Protocol
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
 
-from notifier.transport import SendError
-from todoke.model.delivery import Delivery, Reason, Verdict, forgive, judge
-from todoke.wire.signing import Secrets, signed_headers
+from notifier.answers import escaped, read_control, read_retry_after
+from notifier.faults import SendError
+from notifier.replies import Reply
+from notifier.transport import Request, Stamp, VettedTransport
+from todoke.model.delivery import Answer, Delivery, Reason
 
 log = structlog.get_logger()
 
-BODY_SECONDS = 1.0
 ATTEMPT_HEADER = "todoke-attempt"
 HEADERS = {
     "content-type": "application/json",
@@ -27,91 +28,76 @@ HEADERS = {
 }
 
 
+class Signer(Protocol):
+    """What signs for one endpoint."""
+
+    def headers(self, webhook_id: str, timestamp: int, body: bytes) -> Mapping[str, str]:
+        """The three headers of a signed webhook."""
+
+
 class Sender:
-    """Posts webhooks over `transport`, each within `timeout_seconds` of wall clock from name lookup to last byte."""
+    """Posts webhooks over `transport`, each within `timeout_seconds` of wall clock from name lookup to last byte.
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, secret: Secrets, timeout_seconds: float) -> None:
+    excerpt_bytes: of a refusing answer's body, so much is kept.
+    """
+
+    def __init__(self, transport: VettedTransport, timeout_seconds: float, excerpt_bytes: int) -> None:
         self._transport = transport
-        self._secret = secret
         self._timeout_seconds = timeout_seconds
+        self._excerpt_bytes = excerpt_bytes
 
-    async def send(self, delivery: Delivery) -> Verdict:
-        """Make one attempt. Never raises: what goes wrong becomes the verdict's reason."""
-        started = time.monotonic()
-        verdict = await self._attempt(delivery)
-        log.info(
-            "delivery.attempted",
-            job_id=str(delivery.job_id),
-            sequence=delivery.sequence,
-            host=_host(delivery.url),
-            attempt=delivery.attempt,
-            state=verdict.state,
-            status=verdict.status,
-            reason=verdict.reason,
-            seconds=round(time.monotonic() - started, 3),
+    async def send(self, delivery: Delivery, signer: Signer) -> Answer:
+        """Make one attempt. Never raises: what goes wrong becomes the answer's reason."""
+        body = delivery.body.encode()
+        attempt = {ATTEMPT_HEADER: str(delivery.attempt)}
+        return await self.post(
+            delivery.url, attempt, body, lambda: signer.headers(delivery.webhook_id, int(time.time()), body)
         )
-        return verdict
 
-    async def _attempt(self, delivery: Delivery) -> Verdict:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, stamp: Stamp) -> Answer:
+        """Post `body`; `stamp` is called for more headers just before each write. Never raises."""
+        started_at, began = time.time(), time.monotonic()
         try:
-            status = await self._post(delivery)
+            answer = await self._post(url, headers, body, stamp)
         except TimeoutError:
-            return judge(delivery, None, Reason.TIMEOUT)
+            answer = Answer(Reason.TIMEOUT)
         except SendError as error:
-            # Never the cause itself: aiohttp's errors spell out the URL and the signature.
-            log.debug("delivery.failed", host=_host(delivery.url), cause=type(error.__cause__).__name__)
-            if error.reason is Reason.SENDER:
-                return forgive(delivery, error.reason)
-            return judge(delivery, None, error.reason)
+            # Never the cause itself: a library's errors may spell out the URL.
+            log.debug("delivery.failed", host=host_of(url), cause=type(error.__cause__).__name__)
+            answer = Answer(error.reason, peer=error.peer)
         except Exception as error:
-            # Charged, although the fault may be ours: a delivery that always trips us must not circle for ever.
+            # Charged to the receiver, although the fault may be ours: what always trips us must not circle for ever.
             log.error(  # noqa: TRY400 - the words of an unforeseen error may hold the URL
                 "delivery.tripped",
-                job_id=str(delivery.job_id),
-                sequence=delivery.sequence,
+                host=host_of(url),
                 cause=type(error).__name__,
                 trace=traceback.format_tb(error.__traceback__)[-3:],
             )
-            return judge(delivery, None, Reason.SENDER)
-        return judge(delivery, status, _reason(status))
+            answer = Answer(Reason.PROTOCOL)
+        return replace(answer, started_at=started_at, seconds=time.monotonic() - began)
 
-    async def _post(self, delivery: Delivery) -> int:
-        """The status of the answer. Its body decides nothing: it is read a little, so that the connection lives on."""
-        body = delivery.body.encode()
-
-        def stamp() -> Mapping[str, str]:
-            return signed_headers(self._secret, delivery.webhook_id, int(time.time()), body)
-
-        request = httpx.Request(
-            "POST",
-            delivery.url,
-            headers={**HEADERS, ATTEMPT_HEADER: str(delivery.attempt)},
-            content=body,
-            extensions={"stamp": stamp},
-        )
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._timeout_seconds
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes, stamp: Stamp) -> Answer:
+        """The answer. Its body decides nothing: it is read a little, so that the connection lives on."""
+        ends = asyncio.get_running_loop().time() + self._timeout_seconds
         async with asyncio.timeout_at(ends):
-            response = await self._transport.handle_async_request(request)
-        with contextlib.suppress(TimeoutError, SendError):
-            try:
-                async with asyncio.timeout_at(min(ends, loop.time() + BODY_SECONDS)):
-                    async for _ in response.aiter_raw():
-                        pass
-            finally:
-                await response.aclose()
-        return response.status_code
+            reply = await self._transport.send(Request(url, {**HEADERS, **headers}, body, stamp))
+        return self._judged(reply, await reply.read(ends))
+
+    def _judged(self, reply: Reply, excerpt: bytes) -> Answer:
+        status = reply.status
+        if 200 <= status < 300:
+            return Answer(Reason.DELIVERED, status, peer=reply.peer)
+        return Answer(
+            Reason.REDIRECT if 300 <= status < 400 else Reason.HTTP_STATUS,
+            status,
+            retry_after=read_retry_after(reply.header("retry-after")),
+            control=read_control(reply.header("webhook-delivery"), is_tls=reply.is_tls),
+            peer=reply.peer,
+            excerpt=escaped(excerpt, self._excerpt_bytes),
+        )
 
 
-def _reason(status: int) -> str:
-    if 200 <= status < 300:
-        return Reason.DELIVERED
-    if 300 <= status < 400:
-        return Reason.REDIRECT
-    return Reason.HTTP_STATUS
-
-
-def _host(url: str) -> str | None:
+def host_of(url: str) -> str | None:
     """What a log may show of a URL: paths and queries often hold tokens."""
     try:
         return urlsplit(url).hostname

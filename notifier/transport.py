@@ -1,165 +1,187 @@
-"""httpx's transport interface over aiohttp, which is many times faster, with each of aiohttp's risky defaults off.
+"""Sends one HTTP/1.1 request and gives back the head of its answer. Follows, unpacks and remembers nothing.
 
-Every address is vetted before it is dialled, and only what was vetted is dialled. The URL keeps its host name, so
-SNI, the certificate check, the Host header and the key of the connection pool stay right.
+Every address is vetted before it is dialled, at every attempt, and only what was vetted is dialled. The host keeps
+its name: SNI, the certificate check, the Host header and the key of the pool are those of the URL.
 """
 
-import errno
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
-import aiohttp
 import httpx
-from yarl import URL
 
-from notifier.resolver import Lookup, VettedResolver, look_up
+from notifier.connection import Connection, Stale
+from notifier.dialling import Dial, Dialler
+from notifier.dialling import dial as dial_system
+from notifier.faults import SendError
+from notifier.pool import Pool
+from notifier.replies import Reply
+from notifier.resolver import Lookup, Resolver
 from todoke.model.delivery import Reason
 from todoke.model.errors import InvalidInput
-from todoke.wire.destination import check_url, vet
+from todoke.wire.destination import Destination, Rules, check_url, vet
 
-KEEP_ALIVE_SECONDS = 15
-BODY_BYTES_MAX = 16 * 1024
-HEAD_LINE_BYTES_MAX = 8190
-HEAD_FIELDS_MAX = 64
-
-# What is missing then is ours: file descriptors, memory, local ports.
-OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+# Judgements remembered, not answers of name servers: the same URL and addresses are judged alike.
+ROUTES_MAX = 4096
+ADDRESSES_REMEMBERED_MAX = 16
 
 Stamp = Callable[[], Mapping[str, str]]
 
-# aiohttp fixes a request's headers before it connects; this one call is left for the moment just before the write.
-_stamp: ContextVar[Stamp | None] = ContextVar("stamp", default=None)
+
+def no_stamp() -> Mapping[str, str]:
+    """Nothing to add."""
+    return {}
 
 
-class SendError(httpx.TransportError):
-    """No answer came. `reason` says why; SENDER means the fault is ours and the receiver was not to blame."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A POST. `stamp` gives more headers just before each write, so that their time is the time of sending."""
 
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    stamp: Stamp = no_stamp
 
 
-class VettedTransport(httpx.AsyncBaseTransport):
-    """Sends one request, follows nothing, keeps nothing but idle connections (15 s).
+@dataclass(frozen=True)
+class Route:
+    """What a URL comes to. `start`: the request's first lines."""
 
-    allowed_hosts, allow_loopback: see `check_url`. A request's `stamp` extension, a callable, adds headers when
-    the connection stands. The body of a response ends after 16 KiB as it came over the wire.
-    Raises SendError; knows no deadline of its own, the caller sets one.
+    destination: Destination
+    start: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Since the transport was made; `open` connections and the `idle` of them are now's.
+
+    retries: requests repeated because a kept connection had died.
+    """
+
+    lookups: int
+    dials: int
+    reuses: int
+    retries: int
+    open: int
+    idle: int
+
+
+class VettedTransport:
+    """An async context manager. `lookup` and `dial` stand in for the system's; `tls` for the usual trust.
+
+    Knows no deadline over the whole, the caller sets one; whoever is cancelled leaves no connection behind.
     """
 
     def __init__(
         self,
-        allowed_hosts: Sequence[str],
-        allow_loopback: bool,
+        rules: Rules,
+        *,
         lookup: Lookup | None = None,
+        dial: Dial | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._allowed_hosts = allowed_hosts
-        self._allow_loopback = allow_loopback
-        self._lookup = lookup or look_up
-        self._tls = tls or httpx.create_ssl_context()
+        self._rules = rules
+        self._pool = Pool()
+        self._resolver = Resolver(lookup)
+        self._dialler = Dialler(dial or dial_system, tls or tls_context(), self._pool)
+        self._route = lru_cache(ROUTES_MAX)(self._read)
+        self._vet = lru_cache(ROUTES_MAX)(self._vet_anew)
+        self._reuses = self._retries = 0
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=VettedResolver(self._lookup, self._allowed_hosts, self._allow_loopback),
-                use_dns_cache=False,
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_SECONDS,
-                ssl=self._tls,
-            ),
-            request_class=_StampedRequest,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=("accept", "accept-encoding", "user-agent"),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None),
-            read_bufsize=BODY_BYTES_MAX,
-            max_line_size=HEAD_LINE_BYTES_MAX,
-            max_field_size=HEAD_LINE_BYTES_MAX,
-            max_headers=HEAD_FIELDS_MAX,
-        )
         return self
 
-    async def aclose(self) -> None:
-        await self._session.close()
+    async def __aexit__(self, *_exc: object) -> None:
+        self._resolver.close()
+        await self._pool.close()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = str(request.url)
-        try:
-            destination = check_url(url, self._allowed_hosts, self._allow_loopback)
-            if destination.literal is not None:
-                # aiohttp dials literals without asking its resolver.
-                vet([destination.literal], destination)
-            return await self._send(request, url)
-        except InvalidInput as error:
-            raise SendError(Reason.BLOCKED) from error
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            raise SendError(_reason(error)) from error
-
-    async def _send(self, request: httpx.Request, url: str) -> httpx.Response:
-        token = _stamp.set(request.extensions.get("stamp"))
-        try:
-            response = await self._session.request(
-                request.method,
-                URL(url, encoded=True),
-                headers=request.headers.multi_items(),
-                data=request.content,
-                allow_redirects=False,
-            )
-        finally:
-            _stamp.reset(token)
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=_CappedBody(response), request=request
+    @property
+    def counts(self) -> Counts:
+        return Counts(
+            self._resolver.asked,
+            self._dialler.dialled,
+            self._reuses,
+            self._retries,
+            self._pool.open,
+            self._pool.idle,
         )
 
+    async def send(self, request: Request) -> Reply:
+        """The answer, as soon as its head is read; `read` it, so that the connection lives on. Raises SendError.
 
-class _StampedRequest(aiohttp.ClientRequest):
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        stamp = _stamp.get()
-        if stamp is not None:
-            self.headers.update(stamp())
-        return await super().send(conn)
-
-
-class _CappedBody(httpx.AsyncByteStream):
-    """A response's raw bytes, cut at the cap. Closing before the end closes the connection instead of reusing it."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = BODY_BYTES_MAX
+        A kept connection that dies without a byte is replaced once, by a fresh one with a fresh stamp.
+        Raises ValueError for headers that would break out of their lines.
+        """
         try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk[:left]
-                left -= len(chunk)
-                if left <= 0:
-                    return
-        except (aiohttp.ClientError, OSError) as error:
-            raise SendError(_reason(error)) from error
+            route = self._route(request.url)
+            destination = route.destination
+            addresses = await self._addresses(destination)
+            self._judge(addresses, destination)
+        except InvalidInput as error:
+            raise SendError(Reason.BLOCKED) from error
+        kept = self._pool.take((destination.scheme, destination.host, destination.port), addresses)
+        if kept is not None:
+            self._reuses += 1
+            try:
+                return await _post(kept, route, request)
+            except Stale:
+                self._retries += 1
+        fresh = await self._dialler.connect(destination, addresses)
+        return await _post(fresh, route, request)
 
-    async def aclose(self) -> None:
-        self._response.close()
+    async def _addresses(self, destination: Destination) -> tuple[str, ...]:
+        if destination.literal is not None:
+            return (str(destination.literal),)
+        return await self._resolver.addresses(destination.host)
+
+    def _read(self, url: str) -> Route:
+        destination = check_url(url, self._rules)
+        return Route(destination, f"POST {_target(url)} HTTP/1.1\r\nhost: {_authority(destination)}\r\n")
+
+    def _judge(self, addresses: tuple[str, ...], destination: Destination) -> None:
+        if len(addresses) > ADDRESSES_REMEMBERED_MAX:
+            self._vet_anew(addresses, destination)
+        else:
+            self._vet(addresses, destination)
+
+    def _vet_anew(self, addresses: tuple[str, ...], destination: Destination) -> None:
+        vet(addresses, destination, self._rules)
 
 
-def _reason(error: Exception) -> Reason:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(error, RuntimeError) or (isinstance(cause, OSError) and cause.errno in OWN_FAULTS):
-        return Reason.SENDER
-    for kinds, reason in REASONS:
-        if isinstance(error, kinds):
-            return reason
-    return Reason.PROTOCOL
+def tls_context() -> ssl.SSLContext:
+    """The usual trust, TLS 1.2 or newer, HTTP/1.1 and nothing else."""
+    context = httpx.create_ssl_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
-# The first row that fits decides.
-REASONS: tuple[tuple[tuple[type[Exception], ...], Reason], ...] = (
-    ((aiohttp.ClientConnectorDNSError,), Reason.DNS),
-    ((aiohttp.ClientSSLError, ssl.SSLError), Reason.TLS),
-    ((aiohttp.ClientConnectorError,), Reason.CONNECT),
-    ((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError), Reason.DISCONNECTED),
-    ((aiohttp.ClientConnectionError, OSError), Reason.DISCONNECTED),
-)
+async def _post(connection: Connection, route: Route, request: Request) -> Reply:
+    try:
+        written = _written(route, request)
+    except BaseException:
+        connection.close()
+        raise
+    return await connection.post(written)
+
+
+def _written(route: Route, request: Request) -> bytes:
+    fields = {**request.headers, **request.stamp()}
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    if lines.count("\n") != len(fields) or lines.count("\r") != len(fields) or "\0" in lines:
+        raise ValueError("a header holds a line end")
+    return f"{route.start}{lines}content-length: {len(request.body)}\r\n\r\n".encode("ascii") + request.body
+
+
+def _target(url: str) -> str:
+    rest = url.partition("://")[2]
+    starts = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
+    return rest[starts:] if rest[starts:].startswith("/") else f"/{rest[starts:]}"
+
+
+def _authority(destination: Destination) -> str:
+    host = f"[{destination.host}]" if ":" in destination.host else destination.host
+    is_usual = destination.port == {"https": 443, "http": 80}[destination.scheme]
+    return host if is_usual else f"{host}:{destination.port}"

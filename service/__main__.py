@@ -19,6 +19,7 @@ from todoke.runtime.hiding import hide_memory
 from todoke.runtime.sealing_keys import sealing_keys
 from todoke.runtime.settings import Settings, load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
+from todoke.wire.destination import Rules
 
 log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ def main() -> int:
     try:
         settings = load_settings()
         sealing_keys(settings)
+        Rules.of(settings)
     except InvalidInput as error:
         print(f"todoke api: {error}", file=sys.stderr)  # noqa: T201 - logging is not up yet
         return 2

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service import problems, schema
+from service import callbacks_schema, problems, schema
+from service.callbacks import CallbackWarnings
+from service.delivery_cursors import DeliveryCursors
 from service.dispatcher import Dispatcher
 from service.door import GuardedDoor, OpenDoor
 from service.feed import Feed
@@ -22,7 +24,10 @@ from service.keyring import Keyring
 from service.links import Links
 from service.long_poll import LongPolls
 from service.rights import Rights
+from service.routes.callback_tests import CallbackTestRoutes
 from service.routes.control import ControlRoutes
+from service.routes.deliveries import DeliveryRoutes
+from service.routes.endpoints import EndpointRoutes
 from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
 from service.routes.health import HealthRoutes
@@ -46,7 +51,10 @@ from todoke.runtime.sealing_keys import sealing_keys
 from todoke.runtime.settings import Settings
 from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
+from todoke.store.delivery_log import DeliveryLog
+from todoke.store.endpoints import Callbacks, Endpoints
 from todoke.store.feed import FeedReader
 from todoke.store.history import History
 from todoke.store.ledger import Ledger
@@ -84,6 +92,10 @@ class Rooms:
     links: Links
     dispatcher: Dispatcher
     door: GuardedDoor
+    delivery_log: DeliveryLog
+    delivery_cursors: DeliveryCursors
+    endpoints: Endpoints
+    callbacks: CallbackWarnings
 
 
 def create_app(settings: Settings) -> Front:
@@ -107,6 +119,7 @@ def create_app(settings: Settings) -> Front:
     )
     app.include_router(_routes(settings, doors, rooms))
     problems.install(app)
+    callbacks_schema.tell_of_webhooks(app)
     _hang_doors(app, settings, rooms.door)
     app.state.hub, app.state.streams = rooms.hub, rooms.streams
     app.state.fault, app.state.stop = "", lambda: None
@@ -136,6 +149,10 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
         links=links,
         dispatcher=Dispatcher(doors.queue),
         door=GuardedDoor(Keyring(api_keys), tickets, rights),
+        delivery_log=DeliveryLog(database, settings.notify_channel, doors.announcer),
+        delivery_cursors=DeliveryCursors(seals),
+        endpoints=Endpoints(database, settings.notify_channel, doors.announcer),
+        callbacks=CallbackWarnings(Callbacks(database)),
     )
 
 
@@ -158,7 +175,9 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
         return await rooms.ledger.accept(jobs, settings.redispatch_seconds)
 
     batcher = Batcher(accept, ACCEPT_BATCH_MAX, "accept")
-    submit = SubmitRoutes(settings, batcher, rooms.dispatcher, rooms.links, rooms.statuses, rooms.tickets)
+    submit = SubmitRoutes(
+        settings, batcher, rooms.dispatcher, rooms.links, rooms.statuses, rooms.tickets, rooms.callbacks
+    )
     router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
     for job_type in catalog.values():
         submit.add_to(router, job_type)
@@ -168,6 +187,13 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     FeedRoutes(rooms.feed_log, rooms.streams).add_to(router)
     TokenRoutes(reader, rooms.ledger, rooms.tickets, rooms.links).add_to(router)
     ResultRoutes(reader, doors.blobs).add_to(router)
+    DeliveryRoutes(rooms.delivery_log, reader, rooms.delivery_cursors).add_to(router)
+    EndpointRoutes(rooms.endpoints, submit.check_callback).add_to(router)
+    CallbackTestRoutes(
+        CallbackTests(doors.database, settings.notify_channel, doors.announcer),
+        submit.check_callback_of,
+        settings.body_bytes_max,
+    ).add_to(router)
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)
     return router

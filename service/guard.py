@@ -6,8 +6,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.problems import Problem
+from todoke.model import loopback
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITE = frozenset({"same-origin", "none"})
 
@@ -30,7 +30,7 @@ class Guard:
 
     def _judge(self, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
-        if _hostname(f"//{host}") not in LOOPBACK_HOSTS:
+        if _hostname(f"//{host}") not in loopback.HOSTS:
             return Problem(421, "HOST_REFUSED", "this API answers to its own host name only; check the Host header")
         if method in SAFE_METHODS:
             return None

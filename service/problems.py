@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from todoke.model.errors import (
     CursorLost,
+    EndpointDisabled,
     Gone,
     InvalidInput,
     KeyReused,
@@ -33,6 +34,7 @@ STATUS_OF: dict[type[TodokeError], int] = {
     NotFinished: 409,
     NoResult: 409,
     TypeUnknown: 409,
+    EndpointDisabled: 409,
     CursorLost: 409,
     Gone: 410,
     ResultExpired: 410,
@@ -51,6 +53,7 @@ TITLES = {
     415: "Unsupported Media Type",
     421: "Misdirected Request",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }

@@ -109,6 +109,7 @@ def _body(status: Status, links: Links) -> dict[str, object]:
     return {
         **status.story,
         "artifacts": status.artifacts,
+        "delivery": status.delivery,
         "resultExpiredAt": status.result_expired_at,
         "statusUrl": links.status_path(job_id),
         "eventsUrl": links.absolute(links.events_path(job_id)),
@@ -119,7 +120,7 @@ def _body(status: Status, links: Links) -> dict[str, object]:
 
 
 def etag(status: Status) -> str:
-    """The job's place in its log, and its progress. Neither the estimate nor the pace is part of it."""
+    """The job's place in its log, and its progress. Neither estimate, pace nor delivery is part of it."""
     # That a result expires is no event of the job, yet the answer is another one.
     expired = "" if status.result_expired_at is None else ".expired"
     return f'"{status.epoch}.{status.sequence}.{status.progress_version}{expired}"'

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
 from pydantic_core import from_json
@@ -20,9 +20,11 @@ METADATA_BYTES_MAX = 2048
 ERRORS_MAX = 100
 DELAY_SECONDS_MAX = 30 * 24 * 3600
 EXPIRES_SECONDS_MAX = 365 * 24 * 3600
+Body = TypeVar("Body", bound=BaseModel)
+
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
-EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed"]
+EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed", "job.progress"]
 
 
 class Submission(BaseModel):
@@ -34,7 +36,9 @@ class Submission(BaseModel):
         None, alias="callbackUrl", description="Where the signed webhook goes.", examples=["https://example.com/hook"]
     )
     callback_events: tuple[EventType, ...] = Field(
-        event.TERMINAL, alias="callbackEvents", description="Which events the callback receives."
+        event.TERMINAL,
+        alias="callbackEvents",
+        description="Which events the callback receives; `job.progress` at best.",
     )
     metadata: dict[str, JsonValue] | None = Field(
         None, description=f"Echoed in status, events and webhooks; at most {METADATA_BYTES_MAX} bytes of JSON."
@@ -84,7 +88,14 @@ def submission_model(job_type: JobType) -> type[Submission]:
     )
 
 
-def parse_submission(model: type[Submission], body: bytes, content_type: str) -> Submission:
+def body_of(model: type[BaseModel], path: str) -> dict[str, Any]:
+    """How the description shows the body of `POST path`: definitions inside, named by where they stand in it."""
+    place = f"#/paths/{path.replace('/', '~1')}/post/requestBody/content/application~1json/schema/$defs/"
+    schema = model.model_json_schema(by_alias=True, ref_template=place + "{model}")
+    return {"content": {"application/json": {"schema": schema}}}
+
+
+def parse_submission(model: type[Body], body: bytes, content_type: str) -> Body:
     """Read a body; none at all, whatever its content type, means `{}` (legacy clients send that).
 
     Raises ProblemError 400 when it is not JSON, 415 when it does not even claim to be, InvalidInput otherwise.

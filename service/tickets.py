@@ -11,6 +11,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from service.identity import Identity, Right
+from todoke.model import loopback
 from todoke.model.ids import parse_id
 from todoke.store.api_keys import TICKET_GRACE_SECONDS
 from todoke.wire.sealing import Sealer
@@ -20,7 +21,6 @@ COOKIE = "todoke-stream"
 SECURE_COOKIE = f"__Secure-{COOKIE}"
 # What browsers say of a request that another site did not cause; older ones and programs say nothing.
 OWN_SITE = frozenset({"same-origin", "same-site", "none"})
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def tickets_leave(request: Request) -> dict[str, str]:
 def _is_plain_loopback(request: Request) -> bool:
     """Whether a browser would refuse a Secure cookie here and yet nobody can listen."""
     is_secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-    return not is_secure and request.url.hostname in LOOPBACK
+    return not is_secure and request.url.hostname in loopback.HOSTS
 
 
 def _spell(right: Right) -> bytes:

@@ -25,4 +25,4 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def _spelled(value: Any) -> str:
     if hasattr(value, "get_secret_value"):
         return str(value.get_secret_value())
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

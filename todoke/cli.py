@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from todoke.model.errors import TodokeError
-from todoke.operator import commands, dead_letters, keys
+from todoke.operator import commands, dead_letters, integrators, keys, webhooks
 from todoke.runtime.settings import Settings, load_settings, variable_names
 
 app = typer.Typer(
@@ -23,6 +23,9 @@ app.command()(commands.workers)
 app.add_typer(keys.commands, name="keys")
 app.command()(commands.void_cursors)
 app.add_typer(dead_letters.commands, name="dlq")
+app.add_typer(webhooks.commands, name="webhooks")
+webhooks.commands.command("test")(integrators.try_callback)
+webhooks.commands.command("listen")(integrators.listen)
 
 Port = Annotated[int, typer.Option(help="Port of the API; 0 picks a free one.", min=0, max=65535)]
 State = Annotated[Path, typer.Option("--state", help="Folder that keeps the data of the embedded parts.")]
@@ -114,7 +117,8 @@ def settings() -> None:
     """Show every setting: its variable, the value in force (secrets masked) and what it is for."""
     in_force = load_settings()
     for name, variable in variable_names().items():
-        print(f"{variable}={getattr(in_force, name)}")
+        value = getattr(in_force, name)
+        print(f"{variable}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
         print(f"    {Settings.model_fields[name].description}")
 
 

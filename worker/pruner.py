@@ -47,6 +47,7 @@ class Pruner:
             "results": await _paced(self._expire_results, ages.results_at_most),
             "jobs": await _paced(retention.erase_jobs, ages.jobs),
             "tombstones": await _paced(retention.drop_tombstones, ages.tombstones),
+            "callback_tests": await _paced(retention.drop_callback_tests, ages.jobs),
             "orphans": await self._clear_orphans(),
         }
         for kind, count in counts.items():

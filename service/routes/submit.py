@@ -1,18 +1,19 @@
 """`POST /{job-type}`: validate, accept, 202. The job is kept before the answer leaves; its hint follows."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from service.callbacks import CallbackWarnings
 from service.dispatcher import Dispatcher
 from service.identity import Identity, may
 from service.links import Links
 from service.preferences import APPLIED, WAIT
 from service.statuses import Statuses
-from service.submission import Submission, digest, parse_key, parse_submission, read_body, submission_model
+from service.submission import Submission, body_of, digest, parse_key, parse_submission, read_body, submission_model
 from service.tickets import Tickets
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job
@@ -21,7 +22,7 @@ from todoke.model.errors import InvalidInput, KeyReused
 from todoke.model.job import Accepted, NewJob
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
-from todoke.wire.destination import check_url
+from todoke.wire.destination import Rules, check_url
 
 RETRY_AFTER_SECONDS = 3
 
@@ -39,13 +40,16 @@ class SubmitRoutes:
         links: Links,
         statuses: Statuses,
         tickets: Tickets,
+        callbacks: CallbackWarnings,
     ) -> None:
         self._settings = settings
+        self._rules = Rules.of(settings)
         self._batcher = batcher
         self._dispatcher = dispatcher
         self._links = links
         self._statuses = statuses
         self._tickets = tickets
+        self._callbacks = callbacks
 
     def add_to(self, router: APIRouter, job_type: JobType) -> None:
         """Offer `job_type` at `POST /{name}`."""
@@ -58,7 +62,7 @@ class SubmitRoutes:
             summary=job_type.summary,
             tags=["jobs"],
             openapi_extra={
-                "requestBody": {"content": {"application/json": {"schema": _inline_schema(model)}}},
+                "requestBody": body_of(model, f"/{job_type.name}"),
                 "parameters": [IDEMPOTENCY_KEY, WAIT],
             },
             responses={200: ENDED},
@@ -84,7 +88,8 @@ class SubmitRoutes:
         # The first hint of a job that is due later comes from the sweep.
         if not answer.is_replay and not job.delay_seconds:
             self._dispatcher.hint(answer.id)
-        response = self._accepted(answer, identity)
+        warnings = await self._callbacks.about(job.tenant_id, job.callback_url)
+        response = self._accepted(answer, identity, warnings)
         # Waiting ends in the job's status, which not everyone who submits may read.
         if Scope.READ in identity.scopes:
             ended, applied = await self._statuses.ended(request, answer, job.tenant_id)
@@ -119,18 +124,24 @@ class SubmitRoutes:
             return
         if self._settings.signing_secret is None:
             raise InvalidInput("callbackUrl: this service has no signing secret yet; set TODOKE_SIGNING_SECRET")
-        check_url(url, allowed_hosts=self._settings.callback_hosts, allow_loopback=self._settings.desk_mode)
+        check_url(url, self._rules)
 
-    def _accepted(self, answer: Accepted, identity: Identity) -> Response:
+    async def check_callback_of(self, tenant_id: str, url: str) -> None:  # noqa: ARG002 - all tenants share a secret
+        """Raises InvalidInput for a callback URL this service does not call for this tenant."""
+        self.check_callback(url)
+
+    def _accepted(self, answer: Accepted, identity: Identity, warnings: Sequence[Mapping[str, str]]) -> Response:
         links = self._links
         ticket = self._tickets.issue(identity.right, answer.id, answer.ticket_generation)
-        body = {
+        body: dict[str, object] = {
             "jobId": str(answer.id),
             "statusUrl": links.status_path(answer.id),
             "eventsUrl": links.absolute(links.events_path(answer.id, ticket.text)),
             "resultUrl": links.absolute(links.result_path(answer.id)),
             "cancelUrl": links.absolute(links.cancel_path(answer.id)),
         }
+        if warnings:
+            body["warnings"] = warnings
         # Whoever sees the ticket may watch the job.
         headers = {
             "Location": links.status_path(answer.id),
@@ -155,8 +166,3 @@ ENDED = {
 
 def _json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _inline_schema(model: type[Submission]) -> dict[str, Any]:
-    """The body's JSON Schema with its definitions inside, because OpenAPI knows nothing of `$defs` beside it."""
-    return model.model_json_schema(by_alias=True)

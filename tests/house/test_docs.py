@@ -209,6 +209,8 @@ def _spelled(default: Any) -> str:
         default = default.get_secret_value()
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
     return f"`{default}`"
 
 

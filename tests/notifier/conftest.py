@@ -7,8 +7,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import uvloop
 
 from notifier.app import notify
+from notifier.signers import Signers
 from notifier.transport import VettedTransport
 from tests.conftest import SIGNING_SECRET
 from tests.make import accept, start, succeed
@@ -16,6 +18,7 @@ from todoke.model.event import TERMINAL
 from todoke.runtime.settings import Settings, load_settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
+from todoke.wire.destination import Rules
 
 
 @pytest.fixture
@@ -35,8 +38,8 @@ def settings(database_url: str) -> Settings:
 async def notifying(settings: Settings, transport: VettedTransport | None = None) -> AsyncIterator[None]:
     """A notifier in this process; it is drained at the end of the block."""
     stopping = asyncio.Event()
-    transport = transport or VettedTransport(settings.callback_hosts, settings.desk_mode)
-    task = asyncio.create_task(notify(settings, SIGNING_SECRET, transport, stopping))
+    transport = transport or VettedTransport(Rules.of(settings))
+    task = asyncio.create_task(notify(settings, Signers(SIGNING_SECRET), transport, stopping))
     try:
         yield
     finally:
@@ -76,3 +79,8 @@ async def row_when(
             if condition(found):
                 return found
             await asyncio.sleep(0.02)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The notifier's own loop."""
+    return {"uvloop": uvloop.new_event_loop}

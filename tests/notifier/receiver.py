@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -76,6 +78,41 @@ async def silence(_received: Received, _writer: asyncio.StreamWriter) -> None:
 
 async def hang_up(_received: Received, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
+
+
+def reset(start: bytes = b"") -> Answer:
+    """`start`, then a RST instead of an end."""
+
+    async def answer(_received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        await writer.drain()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    return answer
+
+
+def then_hang_up(raw: bytes) -> Answer:
+    """`raw`, then an orderly end."""
+
+    async def answer(_received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        writer.close()
+
+    return answer
+
+
+def flood(start: bytes, piece: bytes) -> Answer:
+    """`start`, then `piece` as fast as it is taken, without an end."""
+
+    async def answer(_received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        while not writer.is_closing():
+            writer.write(piece)
+            await writer.drain()
+
+    return answer
 
 
 def drip(start: bytes, piece: bytes = b"x", pause: float = 0.05) -> Answer:

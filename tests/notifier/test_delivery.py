@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -13,17 +14,27 @@ from tests.conftest import SIGNING_SECRET, until
 from tests.notifier.conftest import make_due, notifying, owe, row, row_when
 from tests.notifier.receiver import hang_up, receiving, status
 from todoke.dev.postgres import Postgres
-from todoke.model.delivery import ATTEMPTS_MAX, Delivery, DeliveryState, Reason, forgive, judge
+from todoke.model.delivery import ATTEMPTS_MAX, Answer, Delivery, DeliveryState, Reason, Verdict, judge
 from todoke.model.errors import InvalidInput
 from todoke.runtime.settings import Settings, load_settings
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
 from todoke.store.ledger import Ledger
 
+CAP = 4
+WINDOW_SECONDS = 120 * 3600.0
+
 
 async def claim_one(database: Database) -> Delivery:
-    [delivery] = await Deliveries(database).claim(1, 60)
+    deliveries = Deliveries(database, CAP)
+    await deliveries.stage()
+    [due] = await deliveries.look("", UUID(int=0), 10)
+    [delivery] = await deliveries.claim({(due.tenant_id, due.endpoint_id): 1}, 60)
     return delivery
+
+
+def came_to(delivery: Delivery, reason: Reason, status: int | None = None) -> Verdict:
+    return judge(delivery, Answer(reason, status), WINDOW_SECONDS)
 
 
 async def test_a_delivery_is_posted_once_and_verifies(settings: Settings, database: Database, ledger: Ledger) -> None:
@@ -121,7 +132,7 @@ async def test_a_fault_of_our_own_costs_no_attempt(database: Database, ledger: L
     for _ in range(3):
         delivery = await claim_one(database)
         assert delivery.attempt == 1
-        assert await Deliveries(database).record([forgive(delivery, Reason.SENDER)]) == [True]
+        assert await Deliveries(database, CAP).record([came_to(delivery, Reason.SENDER)]) == [True]
         await make_due(database, job_id)
     assert (await row(database, job_id))["attempt"] == 0
 
@@ -132,10 +143,10 @@ async def test_a_stale_failure_is_dropped_and_a_stale_success_wins(database: Dat
     await make_due(database, job_id)
     new = await claim_one(database)
     assert (old.webhook_id, old.body) == (new.webhook_id, new.body)
-    deliveries = Deliveries(database)
-    assert await deliveries.record([judge(old, 500, Reason.HTTP_STATUS)]) == [False]
-    assert await deliveries.record([judge(old, 200, Reason.DELIVERED)]) == [True]
-    assert await deliveries.record([judge(new, 500, Reason.HTTP_STATUS)]) == [False]
+    deliveries = Deliveries(database, CAP)
+    assert await deliveries.record([came_to(old, Reason.HTTP_STATUS, 500)]) == [False]
+    assert await deliveries.record([came_to(old, Reason.DELIVERED, 200)]) == [True]
+    assert await deliveries.record([came_to(new, Reason.HTTP_STATUS, 500)]) == [False]
     assert (await row(database, job_id))["state"] == DeliveryState.DELIVERED
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from todoke.model.errors import InvalidInput
-from todoke.runtime.settings import is_loopback, load_settings, unknown_variables, variable_names
+from todoke.runtime.settings import load_settings, unknown_variables, variable_names
 
 
 def test_defaults_are_those_of_the_design() -> None:
@@ -66,11 +66,16 @@ def test_the_names_of_the_original_are_kept() -> None:
     assert {"DATABASE_URL", "SQS_QUEUE_URL", "AWS_REGION"} <= set(variable_names().values())
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
-def test_loopback(host: str) -> None:
-    assert is_loopback(host)
+def test_ports_are_split_and_bounded() -> None:
+    assert load_settings(callback_ports="443, 9443").callback_ports == (443, 9443)
+    for bad in ("0", "65536", "https"):
+        with pytest.raises(InvalidInput, match="TODOKE_CALLBACK_PORTS"):
+            load_settings(callback_ports=bad)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "localhost.example.com", ""])
-def test_not_loopback(host: str) -> None:
-    assert not is_loopback(host)
+@pytest.mark.parametrize(
+    "url", ["jobs.example.com", "ftp://jobs.example.com", "https://", "https://[::1", "https://ü.de"]
+)
+def test_a_public_url_has_a_host(url: str) -> None:
+    with pytest.raises(InvalidInput, match="TODOKE_PUBLIC_URL: give an http"):
+        load_settings(public_url=url)

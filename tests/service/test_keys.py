@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
@@ -37,7 +38,19 @@ ROUTES = [
     ("POST", "/jobs/{id}/tokens", Scope.READ),
     ("DELETE", "/jobs/{id}/tokens", Scope.READ),
     ("GET", "/events", Scope.READ),
+    ("POST", "/webhooks/tests", Scope.SUBMIT),
+    ("GET", "/webhooks/tests/{id}", Scope.READ),
+    ("GET", "/jobs/{id}/deliveries", Scope.READ),
+    ("POST", "/jobs/{id}/deliveries/3/redeliver", Scope.SUBMIT),
+    ("GET", "/deliveries", Scope.READ),
+    ("POST", "/deliveries/replay", Scope.SUBMIT),
+    ("GET", "/webhooks/endpoints", Scope.READ),
+    ("POST", "/webhooks/endpoints", Scope.ADMIN),
+    ("POST", "/webhooks/endpoints/{id}/disable", Scope.ADMIN),
+    ("POST", "/webhooks/endpoints/{id}/enable", Scope.ADMIN),
 ]
+# How the description names the parts of a path that ROUTES fill in.
+NAMES = {"{job_id}": "{id}", "{sequence}": "3", "{endpoint_id}": "{id}", "{test_id}": "{id}"}
 OPEN = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
 AS_LIST = {"Accept": "application/json"}
 
@@ -94,7 +107,7 @@ async def test_without_a_key_nothing_but_health_and_documents(api: httpx.AsyncCl
 async def test_every_route_of_the_description_is_in_the_matrix(api: httpx.AsyncClient) -> None:
     described = (await api.get("/openapi.json")).json()
     paths = {
-        (method.upper(), path.replace("{job_id}", "{id}"))
+        (method.upper(), re.sub(r"\{\w+\}", lambda found: NAMES[found[0]], path))
         for path, item in described["paths"].items()
         for method in item
     }

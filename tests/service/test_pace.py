@@ -36,6 +36,7 @@ def running_job(*, due: float = 100.0, started: float | None = None, **story: An
         epoch="a",
         artifacts=[],
         snapshot=json.dumps(shown),
+        delivery=None,
         result_expired_at=None,
         due_age=due,
         start_age=started,

@@ -10,8 +10,10 @@ import asyncpg
 import pytest
 
 from tests.make import TENANT, WORKER, accept, fail, start, succeed
+from todoke.model.callback_test import Kind
 from todoke.model.ids import new_id
 from todoke.model.job import Artifact
+from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database, queries
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
@@ -247,6 +249,7 @@ PRUNING = {
     "take_orphans": "20",
     "drop_orphans": "ARRAY['t/j/', 't/k/']",
     "drop_tombstones": "365, 200",
+    "drop_callback_tests": "30, 200",
 }
 
 
@@ -280,6 +283,11 @@ async def _make_many(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
             SELECT id, 0, tenant_id, 'n', 'm', 1, '00', 'x' FROM job WHERE results_expired_at IS NULL;
         INSERT INTO delivery (job_id, sequence, tenant_id, url, state, due_at, created_at)
             SELECT id, 3, tenant_id, 'u', 'DELIVERED', now(), now() FROM job;
+        INSERT INTO delivery_attempt (job_id, sequence, lease, tenant_id, attempt, started_at, seconds, reason)
+            SELECT id, 3, 1, tenant_id, 1, now(), 0.1, 'delivered' FROM job;
+        INSERT INTO callback_test (id, tenant_id, url, kind, state, created_at)
+            SELECT gen_random_uuid(), 'default', 'u', 'ping', 'DONE', now() - n * interval '1 minute'
+            FROM generate_series(1, 50000) AS n;
         INSERT INTO tombstone (job_id, tenant_id, type, state, finished_at, erased_at, reason)
             SELECT gen_random_uuid(), 'default', 't', 'SUCCESS', now(), now() - n * interval '10 minutes', 'age'
             FROM generate_series(1, 50000) AS n;
@@ -297,3 +305,16 @@ async def _until_blocked(connection: "asyncpg.Connection[asyncpg.Record]") -> No
     async with asyncio.timeout(10):
         while not await connection.fetchval(blocked):
             await asyncio.sleep(0.02)
+
+
+async def test_old_tests_of_callbacks_are_forgotten(database: Database, retention: Retention) -> None:
+    tests = CallbackTests(database, "todoke")
+    made = [await tests.create(new_id(), "default", "https://hooks.example.com/", Kind.PING) for _ in range(4)]
+    old = [test.id for test in made[:3] if test]
+    await database.fetch(
+        "UPDATE callback_test SET created_at = now() - interval '31 days' WHERE id = ANY ($1::uuid[])", old
+    )
+    assert [await retention.drop_callback_tests(30, 2) for _ in range(3)] == [2, 1, 0]
+    [left] = await database.fetch("SELECT id FROM callback_test")
+    assert made[3]
+    assert left["id"] == made[3].id

@@ -47,7 +47,9 @@ async def test_every_table_names_its_tenant() -> None:
     for table in metadata.tables.values():
         # These say nothing of any tenant: the database's own epoch, the workers, messages that reached nobody,
         # the keys with which this deployment signs.
-        assert table.name in ("epoch", "worker", "dead_letter", "signing_key") or "tenant_id" in table.columns, table.name
+        assert table.name in ("epoch", "worker", "dead_letter", "signing_key") or "tenant_id" in table.columns, (
+            table.name
+        )
 
 
 async def test_hot_statements_use_indexes(database_url: str) -> None:

@@ -53,6 +53,14 @@ def test_whatever_is_framed_comes_out_again(events: list[tuple[str, str]]) -> No
         assert [(frame.event, frame.data) for frame in frames] == events
 
 
+def test_half_a_frame_moves_no_cursor() -> None:
+    decoder, data = sse.Decoder(), sse.checkpoint("e.1") + sse.frame("job.failed", "{}", "e.2")
+    for place in range(len(data)):
+        frames = list(decoder.feed(data[place : place + 1]))
+        assert (decoder.last_event_id == "e.2") == bool(frames)
+    assert frames
+
+
 def test_a_checkpoint_moves_the_cursor_and_shows_nothing() -> None:
     decoder = sse.Decoder()
     assert list(decoder.feed(sse.checkpoint("place") + sse.comment("heartbeat"))) == []

@@ -8,7 +8,7 @@ from todoke.dev.leftovers import MARK
 from todoke.dev.ports import LOOPBACK
 from todoke.dev.state import Secrets
 from todoke.model.errors import Refused
-from todoke.runtime.settings import is_loopback
+from todoke.model.loopback import is_loopback
 
 # They would lead the processes away from the parts started here.
 REPLACED = frozenset(

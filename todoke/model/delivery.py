@@ -72,9 +72,8 @@ class Delivery:
 
     @property
     def webhook_id(self) -> str:
-        """The same on every attempt and redelivery, so that a receiver can drop repeats."""
-        number = self.sequence if self.sequence > 0 else f"p{-self.sequence}"
-        return f"evt_{self.job_id.hex}_{number}"
+        """See `webhook_id`."""
+        return webhook_id(self.job_id, self.sequence)
 
     @property
     def is_progress(self) -> bool:
@@ -122,6 +121,11 @@ class Verdict:
     is_charged: bool = True
 
 
+def webhook_id(job_id: UUID, sequence: int) -> str:
+    """The same on every attempt and redelivery, so that a receiver can drop repeats."""
+    return f"evt_{job_id.hex}_{sequence if sequence > 0 else f'p{-sequence}'}"
+
+
 def judge(delivery: Delivery, answer: Answer, window_seconds: float) -> Verdict:
     """A 2xx is delivered; most else is tried again on schedule, until attempts or window are used up."""
     if answer.is_success:
@@ -129,16 +133,21 @@ def judge(delivery: Delivery, answer: Answer, window_seconds: float) -> Verdict:
     if answer.reason is Reason.SENDER:
         return _forgiven(delivery, answer)
     failed = Verdict(delivery, answer, DeliveryState.PARKED, answer.reason)
-    if answer.status == 410 or answer.control is Control.DISABLE:
-        return replace(failed, reason=Reason.GONE)
-    if answer.control is Control.ABORT:
-        return replace(failed, reason=Reason.ABORTED)
-    if delivery.is_progress or delivery.attempt >= ATTEMPTS_MAX:
-        return failed
+    if (ending := _ending(delivery, answer)) is not None:
+        return replace(failed, reason=ending)
     delay = _retry_delay(delivery.attempt, answer.retry_after)
     if delivery.owed_seconds + delay > window_seconds:
         return replace(failed, reason=Reason.WINDOW)
     return replace(failed, state=DeliveryState.PENDING, delay=delay)
+
+
+def _ending(delivery: Delivery, answer: Answer) -> Reason | None:
+    """Why nobody tries again after this failure, or None when somebody does."""
+    if answer.status == 410 or answer.control is Control.DISABLE:
+        return Reason.GONE
+    if answer.control is Control.ABORT:
+        return Reason.ABORTED
+    return answer.reason if delivery.is_progress or delivery.attempt >= ATTEMPTS_MAX else None
 
 
 def _forgiven(delivery: Delivery, answer: Answer) -> Verdict:

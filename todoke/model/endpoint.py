@@ -73,13 +73,13 @@ def after(endpoint: Endpoint, delivery: Delivery, answer: Answer, now: float, us
         failed = _cooled(failed, answer, now, usual_cap)
     failed = _tripped(failed, was_blocked=_is_blocked(endpoint, now), now=now)
     reason = _disabling(failed, answer, now)
-    return failed if reason is None else disabled(failed, reason)
+    return failed if reason is None else disabled(failed, reason, now)
 
 
-def disabled(endpoint: Endpoint, reason: DisabledReason) -> Endpoint:
-    """The endpoint with nothing sent to it any more. The first reason stays."""
+def disabled(endpoint: Endpoint, reason: DisabledReason, now: float) -> Endpoint:
+    """The endpoint with nothing sent to it any more; what it held is parked at once. The first reason stays."""
     kept = endpoint.disabled_reason or reason
-    return replace(endpoint, state=EndpointState.DISABLED, disabled_reason=kept, blocked_until=None, is_open=False)
+    return replace(endpoint, state=EndpointState.DISABLED, disabled_reason=kept, blocked_until=now, is_open=False)
 
 
 def enabled(endpoint: Endpoint, now: float) -> Endpoint:

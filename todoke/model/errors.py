@@ -8,6 +8,7 @@ TodokeError
 │   ├── NotFinished
 │   ├── NoResult
 │   ├── TypeUnknown
+│   ├── EndpointDisabled
 │   ├── CursorLost
 │   ├── Gone
 │   └── ResultExpired
@@ -76,6 +77,12 @@ class TypeUnknown(Refused):
     """The job's type is not in the catalog any more."""
 
     code = "JOB_TYPE_UNKNOWN"
+
+
+class EndpointDisabled(Refused):
+    """A delivery was to be sent again to an endpoint that is disabled; `members` names the endpoint."""
+
+    code = "ENDPOINT_DISABLED"
 
 
 class CursorLost(Refused):

@@ -53,6 +53,19 @@ PRUNED_ROWS = Counter("todoke_pruned_rows", "Rows removed by age.", ["kind"])
 
 # Webhooks.
 DELIVERY_ATTEMPTS = Counter("todoke_delivery_attempts", "Attempts at a delivery, by how each ended.", ["reason"])
+DELIVERY_LAG = Histogram(
+    "todoke_delivery_lag_seconds", "From the event to the start of its first attempt.", buckets=WAIT_SECONDS
+)
+DELIVERIES_IN_FLIGHT = Gauge("todoke_deliveries_in_flight", "Deliveries this notifier is sending.")
+DELIVERIES_PARKED = Counter("todoke_deliveries_parked", "Deliveries that nobody tries any more, by reason.", ["reason"])
+LOST_DELIVERIES = Counter("todoke_delivery_lost_leases", "Attempts whose notifier was lost before it recorded them.")
+CALLBACK_TESTS = Counter("todoke_callback_tests", "Tests of callbacks that were run, by their grade.", ["grade"])
+ENDPOINT_CHANGES = Counter(
+    "todoke_endpoint_changes", "Endpoints whose breaker opened or closed, that cooled down or were disabled.", ["to"]
+)
+ENDPOINTS = Gauge("todoke_endpoints", "Endpoints that are not as usual, by how they stand.", ["standing"])
+PARKED_ROWS = Gauge("todoke_deliveries_parked_now", "Deliveries that stand parked; counted up to 10,000.")
+OLDEST_DUE = Gauge("todoke_delivery_oldest_due_seconds", "How long the oldest due delivery has waited.")
 
 # Streams.
 STREAMS = Gauge("todoke_streams", "Streams this process holds open.")

@@ -3,19 +3,25 @@
 `python -m todoke settings` prints what is in force, secrets masked.
 """
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from todoke.model.errors import InvalidInput
+from todoke.model.loopback import is_loopback
 
 SECRET_KEY_LETTERS = 32
+# Read by commands that speak to an API over HTTP.
+OF_COMMANDS = ("TODOKE_API_KEY",)
+# From the end of an attempt's deadline to the end of its lease: the time to record it, more than once if need be.
+LEASE_MARGIN_SECONDS, LEASE_MARGIN_SECONDS_MIN = 25, 10
 
 Words = Annotated[tuple[str, ...], NoDecode]
+Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -127,9 +133,21 @@ class Settings(BaseSettings):
         None, description="whsec_… that signs webhooks; needed before a callbackUrl is accepted."
     )
     callback_hosts: Words = Field(
-        (), description="Hosts (or host:port) whose private addresses a callback may reach, comma-separated."
+        (), description="Receivers (host:port) that may have any address, over http too, comma-separated."
     )
+    callback_networks: Words = Field(
+        (), description="Private networks (CIDR) that callbacks may reach, over https, comma-separated."
+    )
+    callback_denied: Words = Field(
+        (), description="Networks (CIDR) that callbacks may not reach, besides those nobody's may, comma-separated."
+    )
+    callback_ports: Ports = Field((443, 8443), description="Ports callbacks may use, comma-separated.")
     webhook_timeout_seconds: float = Field(15, ge=1, le=30, description="One deadline over a whole delivery attempt.")
+    webhook_lease_seconds: float = Field(
+        default_factory=lambda known: known.get("webhook_timeout_seconds", 15.0) + LEASE_MARGIN_SECONDS,
+        gt=0,
+        description="How long a claimed delivery is nobody else's. Default: 25 more than the deadline.",
+    )
     webhook_slots: int = Field(256, ge=1, le=1024, description="Deliveries one notifier has in flight.")
     webhook_endpoint_slots: int = Field(
         4, ge=1, le=32, description="Deliveries in flight to one endpoint, over all notifiers."
@@ -161,7 +179,7 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged.")
 
-    @field_validator("jobs", "callback_hosts", mode="before")
+    @field_validator("jobs", "callback_hosts", "callback_networks", "callback_denied", "callback_ports", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -178,8 +196,8 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _plain_origin(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("give an http:// or https:// URL")
+        if value is not None and not (value.startswith(("http://", "https://")) and value.isascii() and _host(value)):
+            raise ValueError("give an http:// or https:// URL; spell an international host name in its xn-- form")
         return value.rstrip("/") if value else None
 
     @model_validator(mode="after")
@@ -187,6 +205,11 @@ class Settings(BaseSettings):
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError(
                 "TODOKE_HEARTBEAT_SECONDS must be at most half of TODOKE_LEASE_SECONDS, or a live worker loses its jobs"
+            )
+        if self.webhook_lease_seconds < self.webhook_timeout_seconds + LEASE_MARGIN_SECONDS_MIN:
+            raise ValueError(
+                f"TODOKE_WEBHOOK_LEASE_SECONDS must outlast TODOKE_WEBHOOK_TIMEOUT_SECONDS by "
+                f"{LEASE_MARGIN_SECONDS_MIN:g}, or one delivery may be sent twice at once"
             )
         if self.desk_mode and self.public_url:
             raise ValueError("desk mode serves this machine only: unset TODOKE_PUBLIC_URL")
@@ -205,11 +228,6 @@ class Settings(BaseSettings):
     def listen_url(self) -> str:
         """Where LISTEN connects."""
         return (self.listen_database_url or self.database_url).get_secret_value()
-
-    @property
-    def webhook_lease_seconds(self) -> float:
-        """A delivery lease outlives its deadline, so that no attempt overlaps the next."""
-        return self.webhook_timeout_seconds + 25
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -231,16 +249,15 @@ def variable_names() -> dict[str, str]:
 
 def unknown_variables() -> list[str]:
     """Variables with our prefix that no setting reads: almost always a misspelling, worth a warning."""
-    known = set(variable_names().values())
+    known = {*variable_names().values(), *OF_COMMANDS}
     return sorted(name for name in os.environ if name.startswith("TODOKE_") and name not in known)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether binding `host` keeps the service on this machine."""
+def _host(url: str) -> str | None:
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return urlsplit(url).hostname
     except ValueError:
-        return host == "localhost"
+        return None
 
 
 def _words(text: str) -> tuple[str, ...]:

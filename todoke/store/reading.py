@@ -22,6 +22,7 @@ ACTIVITY = ("jobType", "status", "phase", "attempt", "errorCode", "createdAt", "
 class Status:
     """One job as its tenant sees it. `story` and `artifacts` are public JSON; `snapshot` is an event's text.
 
+    delivery: public JSON of the newest one, None without any; it may change while the rest stays.
     epoch: the job's own, as its cursors and ETag carry it.
     result_expired_at: ISO 8601 UTC, when a success was older than results are kept.
     due_age, start_age: seconds since it was due (negative: until it is), and since its first attempt began.
@@ -36,6 +37,7 @@ class Status:
     epoch: str
     artifacts: list[dict[str, Any]]
     snapshot: str
+    delivery: dict[str, Any] | None
     result_expired_at: str | None
     due_age: float
     start_age: float | None
@@ -82,6 +84,7 @@ class Reader:
             epoch=job_epoch(row["epoch"], job_id),
             artifacts=json.loads(row["artifacts"]),
             snapshot=row["snapshot"],
+            delivery=None if row["delivery"] is None else json.loads(row["delivery"]),
             result_expired_at=row["result_expired_at"],
             due_age=row["due_age"],
             start_age=row["start_age"],

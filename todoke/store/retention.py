@@ -51,6 +51,14 @@ class Retention:
 
         return await self._alone(work)
 
+    async def drop_callback_tests(self, days: float, rows_max: int) -> int:
+        """Forget tests of callbacks that were asked for long ago; says how many."""
+
+        async def work(connection: Connection) -> int:
+            return len(await connection.fetch(SQL["drop_callback_tests"], days, rows_max))
+
+        return await self._alone(work)
+
     async def take_orphans(self, rows_max: int) -> list[str]:
         """Key prefixes of objects nothing refers to any more; named again, later and later, until dropped."""
         async with self._database.transaction() as connection:

@@ -168,6 +168,14 @@ delivery = Table(
         "sequence",
         postgresql_where=text("state = 'PARKED'"),
     ),
+    Index(
+        "delivery_parked_endpoint",
+        "endpoint_id",
+        "finished_at",
+        "job_id",
+        "sequence",
+        postgresql_where=text("state = 'PARKED'"),
+    ),
 )
 
 delivery_attempt = Table(

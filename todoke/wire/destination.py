@@ -1,65 +1,111 @@
-"""Where a callback may go: rules for URLs and for the addresses their hosts lead to. Pure, no DNS.
+"""Where a callback may go: what the operator decided, and the rules for URLs. Pure, no DNS.
 
 A callback is a request that a stranger makes this machine send, so everything inside the house is refused.
+`check_url` reads the URL, at submit and before every attempt; `vet` judges what its host turned out to be.
 """
 
-import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
-from urllib.parse import SplitResult, urlsplit
+from functools import cached_property
+from typing import Protocol, Self
+from urllib.parse import urlsplit
 
 from todoke.model.errors import InvalidInput
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from todoke.model.loopback import is_loopback, is_loopback_address
+from todoke.wire.addresses import (
+    FORBIDDEN_NETWORKS,
+    PRIVATE_NETWORKS,
+    Address,
+    Network,
+    is_in,
+    is_within,
+    may_reach,
+    parse_address,
+    parse_network,
+)
+from todoke.wire.authority import canonical, read_authority
 
 URL_CHARACTERS_MAX = 2048
-HOST_CHARACTERS_MAX = 253
 PORTS = {"https": 443, "http": 80}
-LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 PRINTABLE = re.compile(r"[!-~]+")
 INNER_NAMES = ("localhost", "local", "internal", "home.arpa", "onion", "test", "invalid")
 
-DENIED: tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str], ...] = tuple(
-    (ipaddress.ip_network(network), why)
-    for network, why in (
-        ("0.0.0.0/8", "this host, RFC 1122; Linux dials it as loopback"),
-        ("10.0.0.0/8", "private, RFC 1918"),
-        ("100.64.0.0/10", "carrier NAT, RFC 6598; Alibaba metadata 100.100.100.200"),
-        ("127.0.0.0/8", "loopback, RFC 1122"),
-        ("168.63.129.16/32", "Azure's host agent"),
-        ("169.254.0.0/16", "link-local, RFC 3927; metadata of every large cloud"),
-        ("172.16.0.0/12", "private, RFC 1918"),
-        ("192.0.0.0/24", "protocol assignments, RFC 6890; Oracle metadata 192.0.0.192"),
-        ("192.0.2.0/24", "documentation, RFC 5737"),
-        ("192.31.196.0/24", "AS112, RFC 7535"),
-        ("192.52.193.0/24", "AMT, RFC 7450"),
-        ("192.88.99.0/24", "6to4 relays, RFC 7526"),
-        ("192.168.0.0/16", "private, RFC 1918"),
-        ("192.175.48.0/24", "AS112, RFC 7534"),
-        ("198.18.0.0/15", "benchmarks, RFC 2544"),
-        ("198.51.100.0/24", "documentation, RFC 5737"),
-        ("203.0.113.0/24", "documentation, RFC 5737"),
-        ("224.0.0.0/4", "multicast, RFC 5771"),
-        ("240.0.0.0/4", "reserved and broadcast, RFC 1112"),
-        # Outside 2000::/3 everything is denied; these lie inside it.
-        ("2001::/23", "protocol assignments, RFC 2928: Teredo, benchmarks, AMT, ORCHID, DRIP"),
-        ("2001:db8::/32", "documentation, RFC 3849"),
-        ("2002::/16", "6to4, RFC 3056: carries an IPv4 address of the sender's choice"),
-        ("2620:4f:8000::/48", "AS112, RFC 7534"),
-        ("3ffe::/16", "6bone, retired by RFC 3701"),
-        ("3fff::/20", "documentation, RFC 9637"),
-    )
-)
-GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
-ISATAP_MARKS = (0x0000_5EFE, 0x0200_5EFE)
+
+class CallbackSettings(Protocol):
+    """The settings that say where callbacks may go."""
+
+    @property
+    def callback_hosts(self) -> tuple[str, ...]: ...
+    @property
+    def callback_networks(self) -> tuple[str, ...]: ...
+    @property
+    def callback_denied(self) -> tuple[str, ...]: ...
+    @property
+    def callback_ports(self) -> tuple[int, ...]: ...
+    @property
+    def public_url(self) -> str | None: ...
+    @property
+    def desk_mode(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the operator decided about callbacks. Raises InvalidInput, naming the setting, for an entry that is none.
+
+    hosts: exact `host:port` entries that may have any address, the forbidden ones too, over http too.
+    networks: private ones (CIDR) that may be reached. denied: others (CIDR) that may not; they win over `networks`.
+    ports: those a URL may name. own_names: what the service itself is called from outside.
+    allow_loopback: the desk's addition: localhost, 127.0.0.0/8 and ::1 on any port, over http too.
+    """
+
+    hosts: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+    ports: tuple[int, ...] = (443, 8443)
+    own_names: tuple[str, ...] = ()
+    allow_loopback: bool = False
+
+    def __post_init__(self) -> None:
+        # Read here, so that a bad entry stops the start and not a callback.
+        _ = self.endpoints, self.opened, self.closed, self.own_hosts
+
+    @classmethod
+    def of(cls, settings: CallbackSettings) -> Self:
+        """The rules that `settings` spell. Raises InvalidInput."""
+        return cls(
+            settings.callback_hosts,
+            settings.callback_networks,
+            settings.callback_denied,
+            settings.callback_ports,
+            own_names=(urlsplit(settings.public_url).hostname or "",) if settings.public_url else (),
+            allow_loopback=settings.desk_mode,
+        )
+
+    @cached_property
+    def endpoints(self) -> frozenset[tuple[str, int]]:
+        """`hosts`, read."""
+        return frozenset(_endpoint(entry) for entry in self.hosts)
+
+    @cached_property
+    def opened(self) -> tuple[Network, ...]:
+        """`networks`, read."""
+        return tuple(_private_network(entry) for entry in self.networks)
+
+    @cached_property
+    def closed(self) -> tuple[Network, ...]:
+        """`denied`, read."""
+        return tuple(_network(entry, "TODOKE_CALLBACK_DENIED") for entry in self.denied)
+
+    @cached_property
+    def own_hosts(self) -> frozenset[str]:
+        """`own_names` as `Destination.host` spells them."""
+        return frozenset(map(canonical, self.own_names))
 
 
 class Reach(Enum):
-    """Which addresses a destination may turn out to have."""
+    """Which addresses a destination may turn out to have. PUBLIC: those, and private ones of the opened networks."""
 
     PUBLIC = auto()
     LOOPBACK = auto()
@@ -77,62 +123,37 @@ class Destination:
     literal: Address | None
 
 
-def check_url(url: str, allowed_hosts: Sequence[str], allow_loopback: bool) -> Destination:
-    """Check the spelling of a callback URL. Raises InvalidInput with a sentence that says what to change.
-
-    allowed_hosts: `host` or `host:port` entries whose addresses the operator vouches for.
-    allow_loopback: also take localhost, 127.0.0.0/8 and ::1, over http too.
-    """
-    parts = _split(url)
-    host, port = (parts.hostname or "").lower(), _port(parts)
-    name = host.removesuffix(".")
-    literal = _literal(name)
-    if literal is None:
-        _check_name(name)
-    elif isinstance(literal, ipaddress.IPv6Address) and literal.scope_id:
-        raise InvalidInput("callbackUrl: leave out the zone id (what follows %) of the address")
-    reach = _reach(name, literal, port, allowed_hosts, allow_loopback)
-    if parts.scheme != "https" and reach is Reach.PUBLIC:
-        raise InvalidInput("callbackUrl: use https; http is for hosts the operator allows by TODOKE_CALLBACK_HOSTS")
-    if reach is Reach.PUBLIC:
-        _check_public(name, literal)
-    return Destination(parts.scheme, name, port, reach, literal)
-
-
-def is_denied(address: str | Address) -> bool:
-    """Whether an address is no public unicast one, or can lead to one that is not. Text that is no address is."""
+def check_url(url: str, rules: Rules) -> Destination:
+    """Check the spelling of a callback URL. Raises InvalidInput with a sentence that says what to change."""
+    scheme, text = _split(url)
     try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return True
-    if any(parsed in network for network, _ in DENIED if network.version == parsed.version):
-        return True
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return False
-    return parsed not in GLOBAL_UNICAST or parsed.scope_id is not None or _hides_denied(parsed)
+        authority = read_authority(text)
+    except ValueError as error:
+        raise InvalidInput(f"callbackUrl: {error}") from None
+    host, port = authority.host, authority.port or PORTS[scheme]
+    destination = Destination(scheme, host, port, _reach(host, port, rules), authority.literal)
+    if destination.reach is Reach.PUBLIC:
+        _check_public(destination, rules)
+    return destination
 
 
-def vet(addresses: Iterable[str | Address], destination: Destination) -> None:
+def vet(addresses: Iterable[str | Address], destination: Destination, rules: Rules) -> None:
     """Raise InvalidInput unless every address is one `destination` may have; one that is not spoils them all."""
-    for address in addresses:
-        if destination.reach is Reach.ALLOWED:
-            continue
-        if destination.reach is Reach.LOOPBACK and is_loopback(address):
-            continue
-        if destination.reach is Reach.LOOPBACK or is_denied(address):
-            raise InvalidInput(f"callbackUrl: {destination.host} leads to an address that callbacks may not reach")
+    if not all(_may_have(address, destination.reach, rules) for address in addresses):
+        raise InvalidInput(f"callbackUrl: {destination.host} leads to an address that callbacks may not reach")
 
 
-def is_loopback(address: str | Address) -> bool:
-    """Whether an address is in 127.0.0.0/8 or is ::1; no other spelling of them counts."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in LOOPBACK if network.version == parsed.version)
+def _may_have(address: str | Address, reach: Reach, rules: Rules) -> bool:
+    parsed = parse_address(address)
+    if parsed is None or reach is Reach.ALLOWED:
+        return parsed is not None
+    if reach is Reach.LOOPBACK:
+        return is_loopback_address(str(parsed)) and not is_in(parsed, rules.closed)
+    return may_reach(parsed, rules.opened, rules.closed)
 
 
-def _split(url: str) -> SplitResult:
+def _split(url: str) -> tuple[str, str]:
+    """Scheme and authority. Not by urlsplit, which drops and forgives things that other readers of the URL do not."""
     if len(url) > URL_CHARACTERS_MAX:
         raise InvalidInput(f"callbackUrl: at most {URL_CHARACTERS_MAX:,} characters")
     if not PRINTABLE.fullmatch(url) or "\\" in url:
@@ -140,72 +161,65 @@ def _split(url: str) -> SplitResult:
             "callbackUrl: only printable ASCII without spaces and backslashes; percent-encode the path, "
             "spell an international host name in its xn-- form"
         )
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise InvalidInput("callbackUrl: this is no URL") from None
-    if parts.scheme not in PORTS or not parts.netloc:
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if scheme.lower() not in PORTS or not authority:
         raise InvalidInput("callbackUrl: give an absolute URL that starts with https://")
-    if "@" in parts.netloc:
-        raise InvalidInput("callbackUrl: leave out user name and password")
     if "#" in url:
         raise InvalidInput("callbackUrl: leave out the fragment (what follows #)")
-    return parts
+    return scheme.lower(), authority
 
 
-def _port(parts: SplitResult) -> int:
-    try:
-        port = PORTS[parts.scheme] if parts.port is None else parts.port
-    except ValueError:
-        port = 0
-    if not port:
-        raise InvalidInput("callbackUrl: the port must be between 1 and 65535")
-    return port
-
-
-def _literal(host: str) -> Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
-
-
-def _check_name(host: str) -> None:
-    labels = host.split(".")
-    if len(host) > HOST_CHARACTERS_MAX or not all(LABEL.fullmatch(label) for label in labels):
-        raise InvalidInput("callbackUrl: the host must be a name of letters, digits and hyphens")
-    if NUMERIC_LABEL.fullmatch(labels[-1]):
-        # Resolvers read 2130706433, 0x7f.1 and 127.1 as 127.0.0.1.
-        raise InvalidInput("callbackUrl: the host must not be a number; give a name")
-
-
-def _check_public(host: str, literal: Address | None) -> None:
-    if literal is not None:
-        raise InvalidInput("callbackUrl: give a host name, not an IP address")
-    if "." not in host or any(host == name or host.endswith("." + name) for name in INNER_NAMES):
-        raise InvalidInput(f"callbackUrl: {host} is no public name; the operator can allow it by TODOKE_CALLBACK_HOSTS")
-
-
-def _reach(host: str, literal: Address | None, port: int, allowed_hosts: Sequence[str], allow_loopback: bool) -> Reach:
-    spelled = host if literal is None else str(literal)
-    if any(_matches(entry, spelled, port) for entry in allowed_hosts):
+def _reach(host: str, port: int, rules: Rules) -> Reach:
+    if (host, port) in rules.endpoints:
         return Reach.ALLOWED
-    if allow_loopback and (host == "localhost" or (literal is not None and is_loopback(literal))):
-        return Reach.LOOPBACK
-    return Reach.PUBLIC
+    return Reach.LOOPBACK if rules.allow_loopback and is_loopback(host) else Reach.PUBLIC
 
 
-def _matches(entry: str, host: str, port: int) -> bool:
-    """Whether an allow-list entry (`host`, `host:port`, `[v6]`, `[v6]:port` or a bare v6) names this host and port."""
-    name, colon, entry_port = entry.lower().rpartition(":")
-    if _literal(entry) is not None or not colon or entry.endswith("]"):
-        name, entry_port = entry.lower(), str(port)
-    name = name.removesuffix(".").strip("[]")
-    literal = _literal(name)
-    return (name if literal is None else str(literal)) == host and entry_port == str(port)
+def _check_public(destination: Destination, rules: Rules) -> None:
+    host, literal = destination.host, destination.literal
+    if destination.scheme != "https":
+        raise InvalidInput("callbackUrl: use https; http is for hosts the operator allows by TODOKE_CALLBACK_HOSTS")
+    if literal is not None and not (is_in(literal, rules.opened) and may_reach(literal, rules.opened, rules.closed)):
+        raise InvalidInput("callbackUrl: give a host name, not an IP address")
+    if literal is None and not _is_public_name(host):
+        raise InvalidInput(f"callbackUrl: {host} is no public name; the operator can allow it by TODOKE_CALLBACK_HOSTS")
+    if host in rules.own_hosts:
+        raise InvalidInput(f"callbackUrl: {host} is this service itself")
+    if destination.port not in rules.ports:
+        usual = ", ".join(map(str, rules.ports))
+        raise InvalidInput(f"callbackUrl: port {destination.port} is not one callbacks may use, which are {usual}")
 
 
-def _hides_denied(address: ipaddress.IPv6Address) -> bool:
-    """ISATAP (RFC 5214): the last 32 bits are an IPv4 address of their own."""
-    low = int(address) & (2**64 - 1)
-    return low >> 32 in ISATAP_MARKS and is_denied(ipaddress.IPv4Address(low & 0xFFFF_FFFF))
+def _is_public_name(host: str) -> bool:
+    is_inner = any(host == name or host.endswith("." + name) for name in INNER_NAMES)
+    return "." in host and "_" not in host and not is_inner
+
+
+def _endpoint(entry: str) -> tuple[str, int]:
+    try:
+        authority = read_authority(entry)
+    except ValueError as error:
+        raise InvalidInput(f"TODOKE_CALLBACK_HOSTS: {entry}: {error}") from None
+    if authority.port is None:
+        raise InvalidInput(f"TODOKE_CALLBACK_HOSTS: {entry} names no port; give host:port, e.g. receiver:8080")
+    return authority.host, authority.port
+
+
+def _private_network(entry: str) -> Network:
+    network = _network(entry, "TODOKE_CALLBACK_NETWORKS")
+    if not any(is_within(network, private) for private in PRIVATE_NETWORKS):
+        raise InvalidInput(
+            f"TODOKE_CALLBACK_NETWORKS: {entry} is not inside one of {', '.join(map(str, PRIVATE_NETWORKS))}; "
+            "a single receiver elsewhere is named by host:port in TODOKE_CALLBACK_HOSTS"
+        )
+    if any(is_within(network, forbidden) for forbidden in FORBIDDEN_NETWORKS):
+        raise InvalidInput(f"TODOKE_CALLBACK_NETWORKS: {entry} is a cloud's metadata service, which no network opens")
+    return network
+
+
+def _network(entry: str, setting: str) -> Network:
+    try:
+        return parse_network(entry)
+    except ValueError:
+        raise InvalidInput(f"{setting}: {entry} is no network; give one as 10.20.0.0/16 or fd12::/48") from None

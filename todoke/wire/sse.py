@@ -61,11 +61,14 @@ class Frame:
 
 
 class Decoder:
-    """Bytes to frames by the rules a browser follows; feed it whatever arrives."""
+    """Bytes to frames by the rules a browser follows; feed it whatever arrives.
+
+    last_event_id: the cursor in force after all that was completed; half a frame does not move it.
+    """
 
     def __init__(self) -> None:
         self.retry_milliseconds: int | None = None
-        self.last_event_id = ""
+        self.last_event_id = self._id = ""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
         self._event = ""
@@ -92,11 +95,12 @@ class Decoder:
         elif name == "data":
             self._data.append(value)
         elif name == "id" and "\0" not in value:
-            self.last_event_id = value
+            self._id = value
         elif name == "retry" and value.isascii() and value.isdigit():
             self.retry_milliseconds = int(value)
 
     def _dispatch(self) -> Frame | None:
+        self.last_event_id = self._id
         event, data = self._event or "message", self._data
         self._event, self._data = "", []
         return Frame(event, "\n".join(data), self.last_event_id) if data else None

@@ -14,6 +14,24 @@ SELECT
         WHERE artifact.job_id = job.id AND artifact.tenant_id = job.tenant_id
     )::text AS artifacts,
     event_body(job, 'snapshot') AS snapshot,
+    CASE WHEN job.callback_url IS NOT NULL THEN (
+        SELECT json_build_object(
+            'state', lower(delivery.state),
+            'attempt', delivery.attempt,
+            'reason', delivery.last_reason,
+            'nextAttemptAt', CASE WHEN delivery.state = 'PENDING' THEN utc(CASE delivery.standing
+                WHEN 'held' THEN greatest(delivery.due_at, (
+                    SELECT endpoint.blocked_until FROM endpoint WHERE endpoint.id = delivery.endpoint_id
+                ))
+                WHEN 'leased' THEN NULL
+                ELSE delivery.due_at
+            END) END
+        )::text
+        FROM delivery
+        WHERE delivery.job_id = job.id AND delivery.tenant_id = job.tenant_id AND delivery.sequence > 0
+        ORDER BY delivery.sequence DESC
+        LIMIT 1
+    ) END AS delivery,
     CASE job.state WHEN 'SUCCESS' THEN utc(job.results_expired_at) END AS result_expired_at,
     extract(epoch FROM clock_timestamp() - job.due_at)::float8 AS due_age,
     extract(epoch FROM clock_timestamp() - job.started_at)::float8 AS start_age

@@ -94,3 +94,14 @@ WHERE tombstone.job_id = ANY (
     )
 )
 RETURNING tombstone.job_id
+
+-- drop_callback_tests: tests of callbacks that were asked for long ago; ids grow with time
+DELETE FROM callback_test
+WHERE callback_test.id = ANY (
+    ARRAY(
+        SELECT oldest.id
+        FROM (SELECT id, created_at FROM callback_test ORDER BY id LIMIT $2) AS oldest
+        WHERE oldest.created_at <= now() - $1::float8 * interval '1 day'
+    )
+)
+RETURNING callback_test.id

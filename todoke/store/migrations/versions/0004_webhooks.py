@@ -118,6 +118,10 @@ def _moment(name: str, *, nullable: bool = True) -> sa.Column[object]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
 
 
+def _now(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()"))
+
+
 def _endpoints() -> None:
     # No row: it never failed. A success writes only where there is something to mend.
     op.create_table(
@@ -182,6 +186,12 @@ def _deliveries() -> None:
         ["tenant_id", "finished_at", "job_id", "sequence"],
         postgresql_where=sa.text("state = 'PARKED'"),
     )
+    op.create_index(
+        "delivery_parked_endpoint",
+        "delivery",
+        ["endpoint_id", "finished_at", "job_id", "sequence"],
+        postgresql_where=sa.text("state = 'PARKED'"),
+    )
     # The version before this one claims along it; without it that takes longer, for as long as a deploy lasts.
     op.drop_index("delivery_due", "delivery")
 
@@ -211,7 +221,9 @@ def _secrets() -> None:
         # Of one callback, or of all that have none of their own.
         sa.Column("url", sa.Text),
         sa.Column("sealed", sa.Text, nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+        ),
         _moment("expires_at"),
     )
     op.create_index("signing_secret_tenant", "signing_secret", ["tenant_id", "url", "created_at"])
@@ -220,7 +232,9 @@ def _secrets() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("public_key", sa.Text, nullable=False),
         sa.Column("sealed", sa.Text, nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+        ),
         _moment("expires_at"),
     )
 
@@ -234,9 +248,11 @@ def _tests() -> None:
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False, server_default="PENDING"),
         sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
+        _now("due_at"),
         sa.Column("report", sa.JSON),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+        ),
         _moment("finished_at"),
         sa.CheckConstraint("kind IN ('ping', 'self_test')", name="callback_test_kind_known"),
         sa.CheckConstraint("state IN ('PENDING', 'DONE')", name="callback_test_state_known"),

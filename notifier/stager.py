@@ -1,0 +1,64 @@
+"""Moves deliveries whose time has come to where claims see them: retries, lost leases, what blocked endpoints held."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from todoke.runtime.metrics import LOST_DELIVERIES
+from todoke.store.deliveries import STAGED_MAX, Deliveries
+
+log = structlog.get_logger()
+
+# Rows that come due one by one are moved in groups.
+PAUSE_SECONDS = 0.05
+
+
+class Stager:
+    """A loop kept by the database's clock; any number of notifiers may run one each.
+
+    window_seconds: what was owed longer is parked when a blocked endpoint lets go of it.
+    """
+
+    def __init__(self, deliveries: Deliveries, *, window_seconds: float, sweep_seconds: float) -> None:
+        self._deliveries = deliveries
+        self._window_seconds = window_seconds
+        self._sweep_seconds = sweep_seconds
+        self._woken = asyncio.Event()
+
+    def look(self) -> None:
+        """Something was put off: perhaps to a time earlier than the one this waits for."""
+        self._woken.set()
+
+    async def run(self, staged: Callable[[], None]) -> None:
+        """Stage for ever, and call `staged` when there is something new to claim."""
+        while True:
+            self._woken.clear()
+            seconds = await self._stage_or_pause(staged)
+            await asyncio.sleep(PAUSE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
+
+    async def _stage_or_pause(self, staged: Callable[[], None]) -> float:
+        try:
+            is_more = await self._stage(staged)
+            due = await self._deliveries.next_due_seconds()
+        except Exception as error:
+            log.warning("stage.failed", reason=str(error) or repr(error), retry_seconds=self._sweep_seconds)
+            return self._sweep_seconds
+        if is_more or due is None:
+            return 0 if is_more else self._sweep_seconds
+        return min(due, self._sweep_seconds)
+
+    async def _stage(self, staged: Callable[[], None]) -> bool:
+        """Whether there may be more at once."""
+        moved, lost = await self._deliveries.stage()
+        released = await self._deliveries.release(self._window_seconds)
+        if lost:
+            LOST_DELIVERIES.inc(lost)
+            log.warning("delivery.leases_lost", deliveries=lost)
+        if moved or released:
+            staged()
+        return moved >= STAGED_MAX or released >= STAGED_MAX
