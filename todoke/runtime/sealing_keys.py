@@ -6,8 +6,8 @@ from todoke.model.errors import InvalidInput
 from todoke.runtime.settings import Settings
 
 UNSEALED = (
-    "TODOKE_SECRET_KEYS is not set, and nothing could be sealed for callers: set it to a random text "
-    "(openssl rand -base64 32), the same for every API process"
+    "TODOKE_SECRET_KEYS is not set, and nothing could be sealed, neither what callers carry nor what signs webhooks: "
+    "set it to a random text (openssl rand -base64 32), the same for every API and notifier process and for commands"
 )
 
 
@@ -19,3 +19,10 @@ def sealing_keys(settings: Settings) -> tuple[str, ...]:
         raise InvalidInput(UNSEALED)
     # A desk started by hand: what this seals does not outlive the process.
     return (secrets.token_hex(32),)
+
+
+def lasting_keys(settings: Settings) -> tuple[str, ...]:
+    """The keys that seal what is kept. Raises InvalidInput when there are none, at a desk too."""
+    if not settings.sealing_keys:
+        raise InvalidInput(UNSEALED)
+    return settings.sealing_keys
