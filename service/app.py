@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import callbacks_schema, problems, schema
-from service.callbacks import CallbackWarnings
+from service.callbacks import CallbackSecrets, CallbackWarnings
 from service.delivery_cursors import DeliveryCursors
 from service.dispatcher import Dispatcher
 from service.door import GuardedDoor, OpenDoor
@@ -34,8 +34,10 @@ from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.module import ModuleRoutes
 from service.routes.results import ResultRoutes
+from service.routes.secrets import SecretRoutes
 from service.routes.submit import SubmitRoutes
 from service.routes.tokens import TokenRoutes
+from service.routes.well_known import WellKnownRoutes
 from service.statuses import Statuses
 from service.streams import Streams
 from service.tickets import Tickets
@@ -59,6 +61,7 @@ from todoke.store.feed import FeedReader
 from todoke.store.history import History
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
+from todoke.store.signing import SigningKeys, SigningSecrets
 
 ACCEPT_BATCH_MAX = 100
 # Of eight connections: readers that come back together leave some for those who submit and poll.
@@ -96,6 +99,8 @@ class Rooms:
     delivery_cursors: DeliveryCursors
     endpoints: Endpoints
     callbacks: CallbackWarnings
+    signing_secrets: SigningSecrets
+    callback_secrets: CallbackSecrets
 
 
 def create_app(settings: Settings) -> Front:
@@ -132,6 +137,8 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
     hub, rights = _hub(settings, reader), Rights(api_keys)
     streams, paces = Streams(settings, hub, rights), Paces(History(database))
     seals = sealing_keys(settings)
+    # What is kept needs keys that outlive this process.
+    secrets = SigningSecrets(database, settings.sealing_keys)
     tickets, cursors, feed_reader = Tickets(seals, settings.public_url), FeedCursors(seals), FeedReader(database)
     feed = Feed(feed_reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
     hub.tell(feed.heard)
@@ -153,6 +160,8 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
         delivery_cursors=DeliveryCursors(seals),
         endpoints=Endpoints(database, settings.notify_channel, doors.announcer),
         callbacks=CallbackWarnings(Callbacks(database)),
+        signing_secrets=secrets,
+        callback_secrets=CallbackSecrets(secrets, has_fallback=bool(settings.signing_secret)),
     )
 
 
@@ -176,7 +185,14 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
 
     batcher = Batcher(accept, ACCEPT_BATCH_MAX, "accept")
     submit = SubmitRoutes(
-        settings, batcher, rooms.dispatcher, rooms.links, rooms.statuses, rooms.tickets, rooms.callbacks
+        settings,
+        batcher,
+        rooms.dispatcher,
+        rooms.links,
+        rooms.statuses,
+        rooms.tickets,
+        rooms.callbacks,
+        rooms.callback_secrets,
     )
     router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
     for job_type in catalog.values():
@@ -194,6 +210,8 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
         submit.check_callback_of,
         settings.body_bytes_max,
     ).add_to(router)
+    SecretRoutes(rooms.signing_secrets, submit.check_callback).add_to(router)
+    WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)
     return router

@@ -100,7 +100,7 @@ class SigningSecrets:
         The one before it stays live for the overlap; one before that ends now. Raises InvalidInput.
         """
         check_overlap(overlap_seconds)
-        made = secret or new_secret()
+        made = new_secret() if secret is None else secret
         sealed, id_ = _needed(self._sealer).seal(parse_secret(made)), str(new_id())
         async with self._database.transaction() as connection:
             # A statement of its own: the next one sees what those before us in the queue have made.
@@ -168,7 +168,10 @@ class SigningKeys:
         self._database, self._sealer = database, _sealer(seals, KEY_PURPOSE)
 
     async def ensure(self) -> list[str]:
-        """The live keys, `whsk_…`, the newest first; the first one is made here. Raises InvalidInput for a closed one."""
+        """The live keys, `whsk_…`, the newest first; the first one is made here.
+
+        Raises InvalidInput, with what to do, when one cannot be opened.
+        """
         rows = await self._database.fetch(SQL["live_keys"])
         if not rows:
             rows = await self._first()
