@@ -8,6 +8,8 @@ from todoke.model.errors import InvalidInput
 from todoke.wire import asymmetric, signing
 from todoke.wire.signed import TOLERANCE_SECONDS, Headers
 
+__all__ = ["InvalidInput", "verify_webhook", "verify_webhook_with_key"]
+
 
 def verify_webhook(
     secret_or_secrets: str | Sequence[str],

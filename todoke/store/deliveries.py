@@ -93,6 +93,14 @@ class Deliveries:
             [row] = await connection.fetch(SQL["release"], ids, STAGED_MAX, window_seconds)
             return int(row["released"])
 
+    async def find_strays(self, after: UUID) -> UUID:
+        """Have `release` visit endpoints that hold something and were not to be visited, a batch of them after `after`.
+
+        Returns where the next look goes on.
+        """
+        rows = await self._database.fetch(SQL["find_strays"], after, STAGED_MAX)
+        return rows[-1]["endpoint_id"] if len(rows) == STAGED_MAX else UUID(int=0)
+
     async def next_due_seconds(self) -> float | None:
         """Seconds until `stage` or `release` has something to do, or None when nothing waits."""
         seconds = (await self._database.fetch(SQL["next_due"]))[0]["seconds"]

@@ -328,6 +328,33 @@ WITH visited AS (
 )
 SELECT count(*) AS released FROM picked
 
+-- find_strays: endpoints that hold something, after $1 and in order; those nobody would visit are to be visited
+-- A delivery may be held by a transaction that still saw the block, and commit when the last visit is over.
+WITH RECURSIVE holding AS (
+    (
+        SELECT endpoint_id FROM delivery
+        WHERE state = 'PENDING' AND standing = 'held' AND endpoint_id > $1
+        ORDER BY endpoint_id
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT next.endpoint_id FROM delivery AS next
+        WHERE next.state = 'PENDING' AND next.standing = 'held' AND next.endpoint_id > holding.endpoint_id
+        ORDER BY next.endpoint_id
+        LIMIT 1
+    )
+    FROM holding
+    WHERE holding.endpoint_id IS NOT NULL
+), walked AS MATERIALIZED (
+    SELECT endpoint_id FROM holding WHERE endpoint_id IS NOT NULL LIMIT $2
+), mended AS (
+    UPDATE endpoint
+    SET blocked_until = clock_timestamp()
+    WHERE endpoint.id = ANY (ARRAY(SELECT endpoint_id FROM walked)) AND endpoint.blocked_until IS NULL
+)
+SELECT endpoint_id FROM walked
+
 -- next_due: seconds until something waiting, leased or held wants to be looked at; negative when it already does
 SELECT extract(epoch FROM least(
     (SELECT min(due_at) FROM delivery WHERE state = 'PENDING' AND standing IN ('waiting', 'leased')),
