@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks import webhooks_throughput
+from benchmarks import webhooks_backlog, webhooks_hanging, webhooks_throughput
 from benchmarks.figures import machine
 from benchmarks.stage import Stage, stage
 
@@ -39,7 +39,23 @@ def throughput(stage: Stage, options: Options) -> str:
     return webhooks_throughput.report(webhooks_throughput.measure(stage, chosen, options.times(3)))
 
 
-PARTS: dict[str, Callable[[Stage, Options], str]] = {"throughput": throughput}
+def hanging(stage: Stage, options: Options) -> str:
+    """Receivers that never answer."""
+    size = webhooks_hanging.Size(400, 50, 1) if options.is_quick else webhooks_hanging.Size(20_000, 500, 12)
+    return webhooks_hanging.report(webhooks_hanging.measure(stage, size, options.times(2)), size)
+
+
+def backlog(stage: Stage, options: Options) -> str:
+    """A backlog nobody takes."""
+    owed, rate, seconds = (300, 50.0, 1.0) if options.is_quick else (100_000, 300.0, 20.0)
+    return webhooks_backlog.report(webhooks_backlog.measure(stage, owed, rate, seconds), rate, seconds)
+
+
+PARTS: dict[str, Callable[[Stage, Options], str]] = {
+    "throughput": throughput,
+    "hanging": hanging,
+    "backlog": backlog,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ PORTS = 4
 ACCEPT_MAX = 1000
 # Makes the event's text about 1 KB.
 METADATA = json.dumps({"note": "x" * 640})
-FULL = ["-m", "notifier"]
+FULL = ("-m", "notifier")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
