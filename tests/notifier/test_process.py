@@ -78,8 +78,8 @@ async def notifier(settings: Settings, **changes: str) -> AsyncIterator[Process]
 
 
 async def owe_many(ledger: Ledger, url: str, count: int) -> None:
-    """Many jobs succeed in one commit."""
-    jobs = [make_job(callback_url=url, callback_events=TERMINAL) for _ in range(count)]
+    """Many jobs succeed in one commit, with callbacks of several paths: none of them keeps to one notifier."""
+    jobs = [make_job(callback_url=f"{url}/{number % 10}", callback_events=TERMINAL) for number in range(count)]
     await ledger.accept(jobs, 30)
     attempts = await ledger.claim([job.id for job in jobs], [TYPE], WORKER, 60)
     await ledger.settle([Outcome(attempt.id, attempt.lease, State.SUCCESS) for attempt in attempts], WORKER)
