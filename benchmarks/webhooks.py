@@ -41,13 +41,13 @@ def throughput(stage: Stage, options: Options) -> str:
 
 def hanging(stage: Stage, options: Options) -> str:
     """Receivers that never answer."""
-    size = webhooks_hanging.Size(400, 50, 1) if options.is_quick else webhooks_hanging.Size(20_000, 500, 12)
+    size = webhooks_hanging.Size(400, 50, 1) if options.is_quick else webhooks_hanging.Size(20_000, 500, 8)
     return webhooks_hanging.report(webhooks_hanging.measure(stage, size, options.times(2)), size)
 
 
 def backlog(stage: Stage, options: Options) -> str:
     """A backlog nobody takes."""
-    owed, rate, seconds = (300, 50.0, 1.0) if options.is_quick else (100_000, 300.0, 20.0)
+    owed, rate, seconds = (300, 50.0, 1.0) if options.is_quick else (100_000, 300.0, 12.0)
     return webhooks_backlog.report(webhooks_backlog.measure(stage, owed, rate, seconds), rate, seconds)
 
 

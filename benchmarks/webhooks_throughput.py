@@ -99,7 +99,7 @@ class Client:
 
 def contestants(*, is_quick: bool) -> list[Contestant]:
     """Everyone who takes part, the slow ones with less to do."""
-    many, some, few = (300, 300, 100) if is_quick else (20_000, 3_000, 300)
+    many, some, few = (300, 300, 100) if is_quick else (20_000, 2_000, 200)
     return [
         Notifier(TODOKE, many),
         Notifier(NAIVE, some, ["-m", "benchmarks.webhooks_notifiers", "per_delivery"]),
