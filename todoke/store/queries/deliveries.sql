@@ -150,7 +150,16 @@ WITH asked AS (
 ), found AS MATERIALIZED (
     SELECT
         delivery.job_id, delivery.sequence, asked.lease,
-        delivery.state <> 'DELIVERED' AND (delivery.lease = asked.lease OR asked.state = 'DELIVERED') AS is_current
+        delivery.state <> 'DELIVERED' AND (
+            asked.state = 'DELIVERED'
+            -- Said again because the answer to the commit was lost, it is not leased any more, and counts once.
+            OR delivery.lease = asked.lease AND (
+                delivery.state = 'PENDING' AND delivery.standing = 'leased' OR delivery.last_reason = 'lost_lease'
+            ) AND NOT EXISTS (
+                SELECT FROM asked AS better
+                WHERE better.job_id = asked.job_id AND better.sequence = asked.sequence AND better.state = 'DELIVERED'
+            )
+        ) AS is_current
     FROM delivery
     JOIN asked USING (job_id, sequence)
     WHERE delivery.job_id = ANY ($1::uuid[])
@@ -216,7 +225,7 @@ WITH due AS MATERIALIZED (
     UPDATE delivery
     SET state = CASE WHEN due.parking IS NULL THEN 'PENDING' ELSE 'PARKED' END,
         standing = due.standing,
-        last_reason = CASE WHEN due.was_lost THEN 'lost_lease' ELSE coalesce(due.parking, delivery.last_reason) END,
+        last_reason = coalesce(due.parking, CASE WHEN due.was_lost THEN 'lost_lease' ELSE delivery.last_reason END),
         due_at = least(delivery.due_at, clock_timestamp()),
         finished_at = CASE WHEN due.parking IS NOT NULL THEN clock_timestamp() END
     FROM due
