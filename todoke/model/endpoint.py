@@ -114,7 +114,10 @@ def _counted(endpoint: Endpoint, delivery: Delivery, answer: Answer, now: float)
 
 def _cooled(endpoint: Endpoint, answer: Answer, now: float, usual_cap: int) -> Endpoint:
     until = now + min(answer.retry_after or COOL_SECONDS, COOL_SECONDS_MAX)
-    cap = max(1, (usual_cap if endpoint.cap is None else endpoint.cap) // 2)
+    cap = usual_cap if endpoint.cap is None else endpoint.cap
+    if not _is_blocked(endpoint, now):
+        # Once for a burst: what was in flight when it began says nothing new.
+        cap = max(1, cap // 2)
     return replace(endpoint, blocked_until=max(until, endpoint.blocked_until or 0), cap=cap)
 
 
