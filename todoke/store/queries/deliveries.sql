@@ -291,13 +291,18 @@ RETURNING endpoint.id
 -- release: of what these endpoints hold, let go a batch, one probe where the breaker is open, or park it
 WITH visited AS (
     SELECT endpoint.id, endpoint.state, endpoint.is_open, CASE
-        WHEN endpoint.state = 'ACTIVE' AND endpoint.is_open THEN 1 - least(1, (
-            SELECT count(*)
-            FROM delivery
-            WHERE state = 'PENDING' AND standing IN ('ready', 'leased')
+        WHEN endpoint.state = 'DISABLED' OR NOT endpoint.is_open THEN $2::int
+        -- One question for each index: asked as one, no index would answer it.
+        WHEN EXISTS (
+            SELECT FROM delivery
+            WHERE state = 'PENDING' AND standing = 'ready'
                 AND delivery.tenant_id = endpoint.tenant_id AND delivery.endpoint_id = endpoint.id
-        ))
-        ELSE $2::int
+        ) THEN 0
+        WHEN EXISTS (
+            SELECT FROM delivery
+            WHERE state = 'PENDING' AND standing = 'leased' AND delivery.endpoint_id = endpoint.id
+        ) THEN 0
+        ELSE 1
     END AS amount
     FROM endpoint
     WHERE endpoint.id = ANY ($1::uuid[])
