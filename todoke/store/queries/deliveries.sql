@@ -164,10 +164,22 @@ WITH asked AS (
     -- Locked one after the other, in the order of the key.
     SELECT
         asked.*, owed.tenant_id,
-        owed.state <> 'DELIVERED' AND (owed.lease = asked.lease OR asked.state = 'DELIVERED') AS is_current
+        owed.state <> 'DELIVERED' AND (
+            asked.state = 'DELIVERED'
+            -- Said again because the answer to the commit was lost, it is not leased any more, and counts once.
+            OR (
+                owed.lease = asked.lease
+                AND ((owed.state = 'PENDING' AND owed.standing = 'leased') OR owed.last_reason = 'lost_lease')
+                AND NOT EXISTS (
+                    SELECT FROM asked AS better
+                    WHERE better.job_id = asked.job_id AND better.sequence = asked.sequence
+                        AND better.state = 'DELIVERED'
+                )
+            )
+        ) AS is_current
     FROM asked
     CROSS JOIN LATERAL (
-        SELECT delivery.tenant_id, delivery.state, delivery.lease
+        SELECT delivery.tenant_id, delivery.state, delivery.standing, delivery.last_reason, delivery.lease
         FROM delivery
         WHERE delivery.job_id = asked.job_id AND delivery.sequence = asked.sequence
         FOR UPDATE
@@ -227,7 +239,7 @@ WITH due AS MATERIALIZED (
     UPDATE delivery
     SET state = CASE WHEN due.parking IS NULL THEN 'PENDING' ELSE 'PARKED' END,
         standing = due.standing,
-        last_reason = CASE WHEN due.was_lost THEN 'lost_lease' ELSE coalesce(due.parking, delivery.last_reason) END,
+        last_reason = coalesce(due.parking, CASE WHEN due.was_lost THEN 'lost_lease' ELSE delivery.last_reason END),
         due_at = least(delivery.due_at, clock_timestamp()),
         finished_at = CASE WHEN due.parking IS NOT NULL THEN clock_timestamp() END
     FROM due
@@ -293,13 +305,18 @@ RETURNING endpoint.id
 -- release: of what these endpoints hold, let go a batch, one probe where the breaker is open, or park it
 WITH visited AS (
     SELECT endpoint.id, endpoint.state, endpoint.is_open, CASE
-        WHEN endpoint.state = 'ACTIVE' AND endpoint.is_open THEN 1 - least(1, (
-            SELECT count(*)
-            FROM delivery
-            WHERE state = 'PENDING' AND standing IN ('ready', 'leased')
+        WHEN endpoint.state = 'DISABLED' OR NOT endpoint.is_open THEN $2::int
+        -- One question for each index: asked as one, no index would answer it.
+        WHEN EXISTS (
+            SELECT FROM delivery
+            WHERE state = 'PENDING' AND standing = 'ready'
                 AND delivery.tenant_id = endpoint.tenant_id AND delivery.endpoint_id = endpoint.id
-        ))
-        ELSE $2::int
+        ) THEN 0
+        WHEN EXISTS (
+            SELECT FROM delivery
+            WHERE state = 'PENDING' AND standing = 'leased' AND delivery.endpoint_id = endpoint.id
+        ) THEN 0
+        ELSE 1
     END AS amount
     FROM endpoint
     WHERE endpoint.id = ANY ($1::uuid[])
