@@ -15,6 +15,7 @@ from notifier.tester import Tester
 from notifier.transport import VettedTransport
 from todoke.runtime.lifecycle import running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
+from todoke.runtime.sealing_keys import lasting_keys
 from todoke.runtime.settings import Settings
 from todoke.store.announcing import Off
 from todoke.store.bell import Bell
@@ -22,6 +23,7 @@ from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
 from todoke.store.endpoints import Endpoints
+from todoke.store.signing import SigningKeys, SigningSecrets
 from todoke.wire.destination import Rules
 
 log = structlog.get_logger()
@@ -34,20 +36,16 @@ async def run(settings: Settings) -> None:
     """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for settings that do not allow it."""
     rules = Rules.of(settings)
     async with stop_signals() as stopping, watched_loop():
-        # A secret set to nothing is none, as compose files spell it.
-        secret = settings.signing_secret.get_secret_value() if settings.signing_secret else ""
-        if not secret:
-            log.warning("notifier.idle", reason="TODOKE_SIGNING_SECRET is not set: no webhook can be signed or sent")
-            await stopping.wait()
-            return
-        await notify(settings, Signers(secret), VettedTransport(rules), stopping)
+        await notify(settings, VettedTransport(rules), stopping)
     log.info("notifier.stopped")
 
 
-async def notify(settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event) -> None:
-    """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`."""
+async def notify(settings: Settings, transport: VettedTransport, stopping: asyncio.Event) -> None:
+    """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`. Raises as `run`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
+        signers = _signers(settings, database)
+        await signers.start()
         deliveries = Deliveries(database, settings.webhook_endpoint_slots)
         stager = Stager(deliveries, window_seconds=_window_seconds(settings), sweep_seconds=_sweep_seconds(settings))
         sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
@@ -63,6 +61,13 @@ async def notify(settings: Settings, signers: Signers, transport: VettedTranspor
             await stopping.wait()
             log.info("notifier.draining")
             await claimer.drain(settings.drain_seconds)
+
+
+def _signers(settings: Settings, database: Database) -> Signers:
+    # A secret set to nothing is none, as compose files spell it.
+    fallback = settings.signing_secret.get_secret_value() if settings.signing_secret else None
+    seals = lasting_keys(settings)
+    return Signers(SigningSecrets(database, seals), SigningKeys(database, seals), fallback)
 
 
 def _courier(settings: Settings, signers: Signers, sender: Sender, recorder: Recorder) -> Courier:

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from todoke.wire.signed import SIGNATURE
 
 log = structlog.get_logger()
 
+# Whose host is remembered.
+URLS_MAX = 4096
 ATTEMPT_HEADER = "todoke-attempt"
 HOST_LETTERS_MAX = 253
 HEADERS = {
@@ -110,6 +113,7 @@ class Sender:
         )
 
 
+@lru_cache(URLS_MAX)
 def host_of(url: str) -> str | None:
     """What a log may show of a URL: paths and queries often hold tokens."""
     try:

@@ -78,6 +78,7 @@ class Deliveries:
         """Store verdicts. False: the lease has passed on, and the verdict was not a success."""
         numbered = [verdict for verdict in verdicts if not verdict.delivery.is_progress]
         async with self._database.transaction() as connection:
+            await connection.execute(SQL["steady"])
             rows = await connection.fetch(SQL["record"], *columns(numbered, _spelled)) if numbered else []
             recorded = {(row["job_id"], row["sequence"], row["lease"]) for row in rows}
             is_kept = [verdict.delivery.is_progress or _key(verdict) in recorded for verdict in verdicts]
