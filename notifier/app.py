@@ -6,6 +6,7 @@ import structlog
 
 from notifier.claimer import Claimer
 from notifier.courier import Courier
+from notifier.measures import measure
 from notifier.recorder import Recorder
 from notifier.sender import Sender
 from notifier.signers import Signers
@@ -52,8 +53,10 @@ async def notify(settings: Settings, transport: VettedTransport, stopping: async
         claimer = _claimer(settings, deliveries, _courier(settings, signers, sender, recorder))
         tester = _tester(settings, database, signers, sender)
         bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, tester.heard, notify_url=url)
-        listening = [] if _is_deaf(settings) else [bell.listen()]
-        async with running(claimer.run(), stager.run(claimer.heard), tester.run(), *listening):
+        beside = [] if _is_deaf(settings) else [bell.listen()]
+        if settings.metrics_port:
+            beside.append(measure(deliveries))
+        async with running(claimer.run(), stager.run(claimer.heard), tester.run(), *beside):
             log.info("notifier.started", slots=settings.webhook_slots)
             await stopping.wait()
             log.info("notifier.draining")
