@@ -72,20 +72,26 @@ class Signers:
     async def _find(self, pairs: Sequence[Pair]) -> list[_Kept]:
         # Taken before the question, so that the way there and back shortens what is kept, never lengthens it.
         now = self._clock()
-        if self._keys_until <= now:
-            await self._refresh(now)
+        try:
+            if self._keys_until <= now:
+                await self._refresh(now)
+        except InvalidInput as error:
+            self._tell("signing_key.unreadable", str(error))
+            return [self._keep(pair, error, now + KEEP_SECONDS) for pair in pairs]
         found = await self._secrets.live(list(dict.fromkeys(pairs)))
-        return [self._keep(pair, found[pair], now) for pair in pairs]
+        return [self._keep_live(pair, found[pair], now) for pair in pairs]
 
     async def _refresh(self, now: float) -> None:
         texts = await self._keys.ensure()
         self._signing_keys = {text: self._signing_keys.get(text) or SigningKey.parse(text) for text in texts}
         self._keys_until = now + KEEP_SECONDS
 
-    def _keep(self, pair: Pair, live: LiveSecrets, now: float) -> _Kept:
+    def _keep_live(self, pair: Pair, live: LiveSecrets, now: float) -> _Kept:
         left = KEEP_SECONDS if live.seconds_left is None else min(KEEP_SECONDS, live.seconds_left)
-        kept = _Kept(self._signer(pair[0], live), now + left)
-        self._kept[pair] = kept
+        return self._keep(pair, self._signer(pair[0], live), now + left)
+
+    def _keep(self, pair: Pair, signer: Signer | InvalidInput, until: float) -> _Kept:
+        kept = self._kept[pair] = _Kept(signer, until)
         self._kept.move_to_end(pair)
         if len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
@@ -99,10 +105,15 @@ class Signers:
         return Signer(secrets, list(self._signing_keys.values()))
 
     def _unreadable(self, tenant_id: str, ids: Sequence[str]) -> InvalidInput:
-        for id_ in set(ids) - self._told:
-            log.error("signing_secret.unreadable", secret_id=id_, tenant=tenant_id)
-        self._told.update(ids)
+        for id_ in ids:
+            self._tell("signing_secret.unreadable", id_, secret_id=id_, tenant=tenant_id)
         return InvalidInput(
             f"signing secret {ids[0]} was sealed with a key that TODOKE_SECRET_KEYS does not hold: put that one back "
             "behind the first, or end this secret and make a new one"
         )
+
+    def _tell(self, event: str, about: str, **facts: str) -> None:
+        """Log a fault of ours once."""
+        if about not in self._told:
+            log.error(event, **(facts or {"reason": about}))
+            self._told.add(about)

@@ -152,6 +152,26 @@ async def test_away_at_the_start_is_no_fault_and_keys_come_with_the_first_ask() 
     assert await entries(asked, "one") == ["v1a"]
 
 
+async def test_a_signing_key_that_cannot_be_opened_any_more_stops_signing(database: Database) -> None:
+    secrets, clock = SigningSecrets(database, [SECRET_KEYS]), Clock()
+    await secrets.create("one", None)
+    asked = Signers(secrets, SigningKeys(database, [SECRET_KEYS]), clock=clock)
+    await asked.start()
+    assert await entries(asked, "one") == ["v1", "v1a"]
+    await SigningKeys(database, [OLD]).rotate(0)
+    clock.now += KEEP_SECONDS
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            found = await asyncio.gather(
+                *(asked.of("one", f"{URL}{number}") for number in range(20)), return_exceptions=True
+            )
+            assert {type(each) for each in found} == {InvalidInput}
+            clock.now += KEEP_SECONDS
+    assert [line["event"] for line in logs] == ["signing_key.unreadable"]
+    await SigningKeys(database, [SECRET_KEYS]).rotate(0)
+    assert await entries(asked, "one") == ["v1", "v1a"]
+
+
 async def test_what_is_unreadable_is_told_once_and_nothing_signs_in_its_place(database: Database) -> None:
     lost = await SigningSecrets(database, [OLD]).create("default", None)
     readable = await SigningSecrets(database, [SECRET_KEYS]).create("default", None)

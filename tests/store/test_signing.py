@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import re
 
+import asyncpg
 import pytest
 
 from tests.conftest import SECRET_KEYS
@@ -12,6 +14,7 @@ from todoke.store.signing import (
     ENDED_MAX,
     OVERLAP_SECONDS_MAX,
     RESEAL_MAX,
+    SQL,
     LiveSecrets,
     NewSecret,
     SigningKeys,
@@ -276,6 +279,28 @@ async def test_a_signing_key_that_cannot_be_opened_says_what_to_do(database: Dat
         await of_old.ensure()
     made = await of_old.rotate(0)
     assert [public_key(text) for text in await of_old.ensure()] == [made.public_key]
+
+
+@pytest.mark.parametrize("tenant", ["'one'", "'tenant-' || number"])
+async def test_looking_up_goes_along_the_index(database_url: str, tenant: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(
+            "INSERT INTO signing_secret (id, tenant_id, url, sealed, created_at) "
+            f"SELECT number, {tenant}, 'https://hooks.example.com/' || number, 'x', now() "
+            "FROM generate_series(1, 20000) AS number"
+        )
+        await connection.execute("ANALYZE signing_secret; SET plan_cache_mode = force_generic_plan")
+        for name in ("live", "signed"):
+            await connection.execute(f"PREPARE asked AS {SQL[name]}")
+            rows = await connection.fetch("EXPLAIN EXECUTE asked (NULL, NULL)")
+            await connection.execute("DEALLOCATE asked")
+            plan = "\n".join(row[0] for row in rows)
+            assert "Seq Scan" not in plan, plan
+            # A tenant of many callbacks is not read through for one of them.
+            assert len(re.findall(r"Index Cond: \(\(tenant_id = .*AND \(url ", plan)) == 2, plan
+    finally:
+        await connection.close()
 
 
 async def test_nothing_secret_is_logged_or_shown(
