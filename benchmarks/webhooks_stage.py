@@ -1,4 +1,4 @@
-"""What the parts of the webhooks benchmark share: receivers, endpoints, deliveries that are owed, a notifier on them."""
+"""What the parts of the webhooks benchmark share: receivers, endpoints, deliveries that are owed, a notifier."""
 
 import asyncio
 import contextlib
@@ -150,7 +150,11 @@ class Waiting:
 
 @contextlib.asynccontextmanager
 async def standing_by(
-    stage: Stage, receivers: Receivers, url: str, module: Sequence[str] = FULL, settings: Mapping[str, str] | None = None
+    stage: Stage,
+    receivers: Receivers,
+    url: str,
+    module: Sequence[str] = FULL,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Waiting]:
     """A real notifier process, its log at INFO written to a file; it ends with the block."""
     connection = await asyncpg.connect(url)
