@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
+from uuid import UUID
 
 import structlog
 
@@ -26,6 +28,8 @@ class Stager:
         self._window_seconds = window_seconds
         self._sweep_seconds = sweep_seconds
         self._woken = asyncio.Event()
+        self._strays_after = UUID(int=0)
+        self._strays_at = 0.0
 
     def look(self) -> None:
         """Something was put off: perhaps to a time earlier than the one this waits for."""
@@ -54,6 +58,7 @@ class Stager:
 
     async def _stage(self, staged: Callable[[], None]) -> bool:
         """Whether there may be more at once."""
+        await self._sweep()
         moved, lost = await self._deliveries.stage()
         released = await self._deliveries.release(self._window_seconds)
         if lost:
@@ -62,3 +67,8 @@ class Stager:
         if moved or released:
             staged()
         return moved >= STAGED_MAX or released >= STAGED_MAX
+
+    async def _sweep(self) -> None:
+        if time.monotonic() >= self._strays_at:
+            self._strays_after = await self._deliveries.find_strays(self._strays_after)
+            self._strays_at = time.monotonic() + self._sweep_seconds

@@ -30,7 +30,7 @@ from todoke.model.event import Hint
 from todoke.runtime.metrics import CALLBACK_TESTS
 from todoke.store.callback_tests import CallbackTests
 from todoke.store.endpoints import Endpoints
-from todoke.wire.signing import SIGNATURE
+from todoke.wire.signed import SIGNATURE
 
 log = structlog.get_logger()
 

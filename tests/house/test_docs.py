@@ -16,7 +16,9 @@ from standardwebhooks import Webhook
 
 from tests.conftest import REPOSITORY
 from todoke.jobs.catalog import load_catalog
+from todoke.model.delivery import DeliveryState
 from todoke.model.errors import Fail
+from todoke.model.job import State
 from todoke.runtime.settings import Settings, variable_names
 from todoke.store.ledger import CLAIM_LOST
 from todoke.wire.signing import new_secret, signed_headers
@@ -28,6 +30,9 @@ GLOSSARY = (REPOSITORY / "docs/glossary.md").read_text(encoding="utf-8")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 UPPER = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+
+# What SQL writes in the same way as an error code, and is none.
+STATES = {*State, *DeliveryState}
 
 # What frameworks answer through service/problems.py, which names a code after the HTTP status.
 STATUS_CODES = {"METHOD_NOT_ALLOWED"}
@@ -199,6 +204,7 @@ COMPUTED = {
     "stream_drain_seconds": "`30`",
     "slots": "one for each CPU, at least 2",
     "heartbeat_seconds": "`5`",
+    "webhook_lease_seconds": "`40`",
 }
 
 
@@ -278,7 +284,7 @@ def _service_error_codes() -> Iterator[str]:
     for path in _sources(".py", ".sql"):
         if path.parent.parent.name == "store" or path.parent.name == "versions":
             text = path.read_text(encoding="utf-8")
-            yield from set(re.findall(r"(?:error_code = |THEN )'([A-Z_]+)'", text)) - {"FAILED"}
+            yield from set(re.findall(r"(?:error_code = |THEN )'([A-Z_]+)'", text)) - STATES
     yield CLAIM_LOST
 
 

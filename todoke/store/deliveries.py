@@ -19,6 +19,8 @@ TENANTS_MAX = 200
 TENANT_ENDPOINTS_MAX = 32
 STAGED_MAX = 500
 VISITED_MAX = 100
+COUNT_MAX = 10_000
+MEASURED_ENDPOINTS_MAX = 1_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,17 @@ class Due:
     is_open: bool
     is_failing: bool
     is_blocked: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How things stand: endpoints by their standing, parked deliveries, and how long the oldest due one has waited."""
+
+    disabled: int
+    open: int
+    cooling: int
+    parked: int
+    oldest_due_seconds: float
 
 
 class Deliveries:
@@ -94,10 +107,23 @@ class Deliveries:
             [row] = await connection.fetch(SQL["release"], ids, STAGED_MAX, window_seconds)
             return int(row["released"])
 
+    async def find_strays(self, after: UUID) -> UUID:
+        """Have `release` visit endpoints that hold something and were not to be visited, a batch of them after `after`.
+
+        Returns where the next look goes on.
+        """
+        rows = await self._database.fetch(SQL["find_strays"], after, STAGED_MAX)
+        return rows[-1]["endpoint_id"] if len(rows) == STAGED_MAX else UUID(int=0)
+
     async def next_due_seconds(self) -> float | None:
         """Seconds until `stage` or `release` has something to do, or None when nothing waits."""
         seconds = (await self._database.fetch(SQL["next_due"]))[0]["seconds"]
         return None if seconds is None else max(0.0, float(seconds))
+
+    async def measure(self) -> Measured:
+        """What monitors show; cheap, however much there is."""
+        [row] = await self._database.fetch(SQL["measure"], COUNT_MAX, MEASURED_ENDPOINTS_MAX)
+        return Measured(**row)
 
 
 async def _forget(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:

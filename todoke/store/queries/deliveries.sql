@@ -92,7 +92,7 @@ WITH asked AS (
         asked.tenant_id, asked.endpoint_id,
         least(
             asked.amount,
-            CASE WHEN endpoint.is_open THEN 1 ELSE coalesce(endpoint.cap, $5) END - coalesce(live.leased, 0)
+            CASE WHEN endpoint.is_open THEN 1 ELSE least(endpoint.cap, $5) END - coalesce(live.leased, 0)
         ) AS amount
     FROM asked
     LEFT JOIN live USING (endpoint_id)
@@ -164,10 +164,22 @@ WITH asked AS (
     -- Locked one after the other, in the order of the key.
     SELECT
         asked.*, owed.tenant_id,
-        owed.state <> 'DELIVERED' AND (owed.lease = asked.lease OR asked.state = 'DELIVERED') AS is_current
+        owed.state <> 'DELIVERED' AND (
+            asked.state = 'DELIVERED'
+            -- Said again because the answer to the commit was lost, it is not leased any more, and counts once.
+            OR (
+                owed.lease = asked.lease
+                AND ((owed.state = 'PENDING' AND owed.standing = 'leased') OR owed.last_reason = 'lost_lease')
+                AND NOT EXISTS (
+                    SELECT FROM asked AS better
+                    WHERE better.job_id = asked.job_id AND better.sequence = asked.sequence
+                        AND better.state = 'DELIVERED'
+                )
+            )
+        ) AS is_current
     FROM asked
     CROSS JOIN LATERAL (
-        SELECT delivery.tenant_id, delivery.state, delivery.lease
+        SELECT delivery.tenant_id, delivery.state, delivery.standing, delivery.last_reason, delivery.lease
         FROM delivery
         WHERE delivery.job_id = asked.job_id AND delivery.sequence = asked.sequence
         FOR UPDATE
@@ -227,7 +239,7 @@ WITH due AS MATERIALIZED (
     UPDATE delivery
     SET state = CASE WHEN due.parking IS NULL THEN 'PENDING' ELSE 'PARKED' END,
         standing = due.standing,
-        last_reason = CASE WHEN due.was_lost THEN 'lost_lease' ELSE coalesce(due.parking, delivery.last_reason) END,
+        last_reason = coalesce(due.parking, CASE WHEN due.was_lost THEN 'lost_lease' ELSE delivery.last_reason END),
         due_at = least(delivery.due_at, clock_timestamp()),
         finished_at = CASE WHEN due.parking IS NOT NULL THEN clock_timestamp() END
     FROM due
@@ -293,13 +305,18 @@ RETURNING endpoint.id
 -- release: of what these endpoints hold, let go a batch, one probe where the breaker is open, or park it
 WITH visited AS (
     SELECT endpoint.id, endpoint.state, endpoint.is_open, CASE
-        WHEN endpoint.state = 'ACTIVE' AND endpoint.is_open THEN 1 - least(1, (
-            SELECT count(*)
-            FROM delivery
-            WHERE state = 'PENDING' AND standing IN ('ready', 'leased')
+        WHEN endpoint.state = 'DISABLED' OR NOT endpoint.is_open THEN $2::int
+        -- One question for each index: asked as one, no index would answer it.
+        WHEN EXISTS (
+            SELECT FROM delivery
+            WHERE state = 'PENDING' AND standing = 'ready'
                 AND delivery.tenant_id = endpoint.tenant_id AND delivery.endpoint_id = endpoint.id
-        ))
-        ELSE $2::int
+        ) THEN 0
+        WHEN EXISTS (
+            SELECT FROM delivery
+            WHERE state = 'PENDING' AND standing = 'leased' AND delivery.endpoint_id = endpoint.id
+        ) THEN 0
+        ELSE 1
     END AS amount
     FROM endpoint
     WHERE endpoint.id = ANY ($1::uuid[])
@@ -339,11 +356,82 @@ WITH visited AS (
 )
 SELECT count(*) AS released FROM picked
 
+-- find_strays: endpoints that hold something, after $1 and in order; those nobody would visit are to be visited
+-- A delivery may be held by a transaction that still saw the block, and commit when the last visit is over.
+WITH RECURSIVE holding AS (
+    (
+        SELECT endpoint_id FROM delivery
+        WHERE state = 'PENDING' AND standing = 'held' AND endpoint_id > $1
+        ORDER BY endpoint_id
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT next.endpoint_id FROM delivery AS next
+        WHERE next.state = 'PENDING' AND next.standing = 'held' AND next.endpoint_id > holding.endpoint_id
+        ORDER BY next.endpoint_id
+        LIMIT 1
+    )
+    FROM holding
+    WHERE holding.endpoint_id IS NOT NULL
+), walked AS MATERIALIZED (
+    SELECT endpoint_id FROM holding WHERE endpoint_id IS NOT NULL LIMIT $2
+), mended AS (
+    UPDATE endpoint
+    SET blocked_until = clock_timestamp()
+    WHERE endpoint.id = ANY (ARRAY(SELECT endpoint_id FROM walked)) AND endpoint.blocked_until IS NULL
+)
+SELECT endpoint_id FROM walked
+
 -- next_due: seconds until something waiting, leased or held wants to be looked at; negative when it already does
 SELECT extract(epoch FROM least(
     (SELECT min(due_at) FROM delivery WHERE state = 'PENDING' AND standing IN ('waiting', 'leased')),
     (SELECT min(blocked_until) FROM endpoint WHERE blocked_until IS NOT NULL)
 ) - clock_timestamp())::float8 AS seconds
+
+-- measure: how endpoints and deliveries stand, each counted up to $1; the oldest due of the first $2 endpoints with any
+WITH RECURSIVE spots AS (
+    (
+        SELECT tenant_id, endpoint_id, due_at FROM delivery
+        WHERE state = 'PENDING' AND standing = 'ready'
+        ORDER BY tenant_id, endpoint_id, due_at
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT next.tenant_id, next.endpoint_id, next.due_at
+    FROM spots
+    CROSS JOIN LATERAL (
+        SELECT delivery.tenant_id, delivery.endpoint_id, delivery.due_at FROM delivery
+        WHERE delivery.state = 'PENDING' AND delivery.standing = 'ready'
+            AND (delivery.tenant_id, delivery.endpoint_id) > (spots.tenant_id, spots.endpoint_id)
+        ORDER BY delivery.tenant_id, delivery.endpoint_id, delivery.due_at
+        LIMIT 1
+    ) AS next
+), oldest AS (
+    SELECT least(
+        (SELECT min(due_at) FROM (SELECT due_at FROM spots LIMIT $2) AS ready),
+        (SELECT min(due_at) FROM delivery WHERE state = 'PENDING' AND standing IN ('waiting', 'leased'))
+    ) AS due_at
+), disabled AS (
+    SELECT FROM endpoint WHERE state = 'DISABLED' LIMIT $1
+), open AS (
+    SELECT FROM endpoint WHERE state = 'ACTIVE' AND is_open LIMIT $1
+), cooling AS (
+    SELECT FROM endpoint
+    WHERE blocked_until > clock_timestamp() AND state = 'ACTIVE' AND NOT is_open
+    ORDER BY blocked_until DESC
+    LIMIT $1
+), parked AS (
+    -- In the order of an index: parked ones may all lie behind the delivered ones of a month.
+    SELECT FROM delivery WHERE state = 'PARKED' ORDER BY tenant_id, finished_at LIMIT $1
+)
+SELECT
+    (SELECT count(*) FROM disabled) AS disabled,
+    (SELECT count(*) FROM open) AS open,
+    (SELECT count(*) FROM cooling) AS cooling,
+    (SELECT count(*) FROM parked) AS parked,
+    greatest(0, coalesce(extract(epoch FROM clock_timestamp() - oldest.due_at), 0))::float8 AS oldest_due_seconds
+FROM oldest
 
 -- know_endpoints: have a row for each of these endpoints
 INSERT INTO endpoint (id, tenant_id, url, updated_at)
@@ -358,6 +446,7 @@ SELECT
     denials, cap, successes,
     extract(epoch FROM failing_since)::float8 AS failing_since,
     extract(epoch FROM blocked_until)::float8 AS blocked_until,
+    extract(epoch FROM updated_at)::float8 AS stored_at,
     extract(epoch FROM clock_timestamp())::float8 AS now
 FROM endpoint
 WHERE id = ANY ($1::uuid[]) OR (id = ANY ($2::uuid[]) AND (failures > 0 OR cap IS NOT NULL OR is_open))

@@ -15,26 +15,26 @@ $$
 
 # Progress goes out as a delivery too, at its negative version: the latest wins, and nobody tries it twice.
 OWE_PROGRESS = """
-CREATE FUNCTION owe_progress(jobs job[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION owe_progress(jobs uuid[]) RETURNS void LANGUAGE sql AS $$
     WITH superseded AS (
         DELETE FROM delivery
-        USING unnest(jobs) AS changed
-        WHERE delivery.job_id = changed.id AND delivery.sequence < 0 AND delivery.standing = 'ready'
+        WHERE delivery.job_id = ANY (jobs) AND delivery.sequence < 0 AND delivery.standing = 'ready'
     )
     INSERT INTO delivery (job_id, sequence, tenant_id, url, endpoint_id, due_at, created_at)
     SELECT
         changed.id, -changed.progress_version, changed.tenant_id, changed.callback_url,
         endpoint_key(changed.tenant_id, changed.callback_url), changed.updated_at, changed.updated_at
-    FROM unnest(jobs) AS changed
+    FROM job AS changed
     LEFT JOIN endpoint ON endpoint.id = endpoint_key(changed.tenant_id, changed.callback_url)
-    WHERE endpoint.id IS NULL OR (endpoint.state = 'ACTIVE' AND endpoint.blocked_until IS NULL)
+    WHERE changed.id = ANY (jobs)
+        AND (endpoint.id IS NULL OR (endpoint.state = 'ACTIVE' AND endpoint.blocked_until IS NULL))
     ON CONFLICT DO NOTHING
 $$
 """
 
 # Where the next delivery of a job stands from its first moment: a disabled endpoint parks it, a blocked one holds it.
 OWE = """
-CREATE FUNCTION owe(jobs job[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION owe(jobs uuid[]) RETURNS void LANGUAGE sql AS $$
     INSERT INTO delivery (
         job_id, sequence, tenant_id, url, endpoint_id, due_at, created_at, state, standing, last_reason, finished_at
     )
@@ -45,16 +45,17 @@ CREATE FUNCTION owe(jobs job[]) RETURNS void LANGUAGE sql AS $$
         CASE WHEN endpoint.blocked_until IS NULL THEN 'ready' ELSE 'held' END,
         CASE endpoint.state WHEN 'DISABLED' THEN 'endpoint_disabled' END,
         CASE endpoint.state WHEN 'DISABLED' THEN changed.updated_at END
-    FROM unnest(jobs) AS changed
+    FROM job AS changed
     LEFT JOIN endpoint ON endpoint.id = endpoint_key(changed.tenant_id, changed.callback_url)
+    WHERE changed.id = ANY (jobs)
 $$
 """
 
-# As in 0003; what is owed to callbacks is said in two functions of its own.
+# As in 0003; what is owed to callbacks is said in two functions of its own, by ids: rows may carry large params.
 LOG_JOBS = """
 CREATE OR REPLACE FUNCTION log_jobs() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-    owing job[];
+    owing uuid[];
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO event (job_id, sequence, tenant_id, type, at, body, xid)
@@ -63,7 +64,7 @@ BEGIN
             event_body(changed::job, event_type(changed::job)),
             (SELECT xid_base FROM epoch) + pg_current_xact_id()::text::bigint
         FROM new_jobs AS changed;
-        SELECT array_agg(changed::job) INTO owing
+        SELECT array_agg(changed.id) INTO owing
         FROM new_jobs AS changed
         WHERE event_type(changed::job) = ANY (callback_events);
     ELSE
@@ -77,14 +78,14 @@ BEGIN
             )
         FROM new_jobs AS changed
         JOIN old_jobs AS past ON past.id = changed.id AND past.sequence <> changed.sequence;
-        SELECT array_agg(changed::job) INTO owing
+        SELECT array_agg(changed.id) INTO owing
         FROM new_jobs AS changed
         JOIN old_jobs AS past ON past.id = changed.id AND past.progress_version <> changed.progress_version
         WHERE changed.state = 'PROCESSING' AND 'job.progress' = ANY (changed.callback_events);
         IF owing IS NOT NULL THEN
             PERFORM owe_progress(owing);
         END IF;
-        SELECT array_agg(changed::job) INTO owing
+        SELECT array_agg(changed.id) INTO owing
         FROM new_jobs AS changed
         JOIN old_jobs AS past ON past.id = changed.id AND past.sequence <> changed.sequence
         WHERE event_type(changed::job) = ANY (changed.callback_events);
@@ -110,7 +111,7 @@ def upgrade() -> None:
     _tests()
     for statement in (OWE_PROGRESS, OWE, LOG_JOBS):
         op.execute(statement)
-    for function in ("owe(job[])", "owe_progress(job[])"):
+    for function in ("owe(uuid[])", "owe_progress(uuid[])"):
         op.execute(f"ALTER FUNCTION {function} {CAREFUL}")
 
 
@@ -149,6 +150,9 @@ def _endpoints() -> None:
     op.create_index("endpoint_tenant", "endpoint", ["tenant_id", "id"])
     op.create_index(
         "endpoint_blocked", "endpoint", ["blocked_until"], postgresql_where=sa.text("blocked_until IS NOT NULL")
+    )
+    op.create_index(
+        "endpoint_troubled", "endpoint", ["state"], postgresql_where=sa.text("state = 'DISABLED' OR is_open")
     )
 
 
