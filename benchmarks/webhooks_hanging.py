@@ -174,6 +174,7 @@ async def _flowed(stage: Stage, receivers: Receivers, case: Case, size: Size) ->
 async def flow(waiting: Waiting, spots: Sequence[Spot], url: str, rate: float, seconds: float) -> None:
     """Have deliveries come due one after the other, until the healthy endpoints have them all."""
     async with Owing(url) as owing:
+        await owing.sign(spots)
         await owing.flow(spots, rate, seconds)
     await waiting.settled(LEFT, DRAIN_SECONDS, "every healthy endpoint has its own")
 
