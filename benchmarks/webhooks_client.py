@@ -22,6 +22,7 @@ import uvloop
 
 from benchmarks import cpu
 from notifier.transport import Request, VettedTransport
+from todoke.dev.ports import LOOPBACK
 from todoke.runtime.collector import calm_collector
 from todoke.wire.destination import Rules
 
@@ -108,7 +109,7 @@ async def by_raw(_urls: Sequence[str]) -> AsyncIterator[Post]:
         port = parts.port or 80
         kept = idle.setdefault(port, [])
         loop = asyncio.get_running_loop()
-        raw = kept.pop() if kept else (await loop.create_connection(Raw, parts.hostname, port))[1]
+        raw = kept.pop() if kept else (await loop.create_connection(Raw, LOOPBACK, port))[1]
         head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\n{lines}content-length: {len(BODY)}\r\n\r\n"
         status = await raw.post(head.encode() + BODY)
         kept.append(raw)

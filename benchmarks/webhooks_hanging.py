@@ -15,7 +15,7 @@ GOAL = 0.85
 DRAIN_SECONDS = 120.0
 
 HEALTHY = "url NOT LIKE '%/hang/%'"
-LEFT = f"SELECT NOT EXISTS (SELECT FROM delivery WHERE state = 'PENDING' AND {HEALTHY})"  # noqa: S608 - ours
+LEFT = f"SELECT NOT EXISTS (SELECT FROM delivery WHERE state = 'PENDING' AND {HEALTHY})"
 RATE = f"""
     SELECT
         count(*) / extract(epoch FROM max(finished_at) - to_timestamp((
@@ -23,13 +23,13 @@ RATE = f"""
         )))::float8 AS rate
     FROM delivery
     WHERE {HEALTHY} AND state = 'DELIVERED'
-"""  # noqa: S608 - ours
+"""
 # Our clock tells when an attempt began, PostgreSQL's when its delivery came due: one machine, one clock.
 DELAYS = f"""
     SELECT extract(epoch FROM made.started_at - delivery.created_at)::float8 AS seconds
     FROM delivery JOIN delivery_attempt AS made USING (job_id, sequence)
     WHERE made.attempt = 1 AND {HEALTHY}
-"""  # noqa: S608 - ours
+"""
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,7 @@ async def _flowed(stage: Stage, receivers: Receivers, case: Case, size: Size) ->
 async def flow(waiting: Waiting, spots: Sequence[Spot], url: str, rate: float, seconds: float) -> None:
     """Have deliveries come due one after the other, until the healthy endpoints have them all."""
     async with Owing(url) as owing:
+        await owing.sign(spots)
         await owing.flow(spots, rate, seconds)
     await waiting.settled(LEFT, DRAIN_SECONDS, "every healthy endpoint has its own")
 

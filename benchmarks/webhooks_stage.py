@@ -1,9 +1,10 @@
-"""What the parts of the webhooks benchmark share: receivers, endpoints, deliveries that are owed, a notifier on them."""
+"""What the parts of the webhooks benchmark share: receivers, endpoints, deliveries that are owed, a notifier."""
 
 import asyncio
 import contextlib
 import http.client
 import json
+import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from todoke.model.ids import new_id
 from todoke.model.job import NewJob
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
-from todoke.wire.signing import new_secret
+from todoke.store.signing import SigningSecrets
 
 PORTS = 4
+SECRET_KEY = secrets.token_hex(32)
 ACCEPT_MAX = 1000
 # Makes the event's text about 1 KB.
 METADATA = json.dumps({"note": "x" * 640})
@@ -76,6 +78,7 @@ class Owing:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self._ledger = Ledger(self._database, "todoke")
+        self._secrets = SigningSecrets(self._database, [SECRET_KEY])
 
     async def __aenter__(self) -> "Owing":
         await self._database.__aenter__()
@@ -83,6 +86,12 @@ class Owing:
 
     async def __aexit__(self, *_: object) -> None:
         await self._database.__aexit__()
+
+    async def sign(self, spots: Sequence[Spot]) -> None:
+        """A signing secret for each of their tenants."""
+        tenants = sorted({spot.tenant_id for spot in spots})
+        for start in range(0, len(tenants), 8):
+            await asyncio.gather(*(self._secrets.create(tenant, None) for tenant in tenants[start : start + 8]))
 
     async def owe(self, spots: Sequence[Spot]) -> None:
         """One delivery to each, in one commit for each thousand."""
@@ -118,6 +127,7 @@ async def backlog(stage: Stage, spots: Sequence[Spot]) -> str:
     """The name of a database that owes these; to be copied for every round."""
     url = await stage.new_database()
     async with Owing(url) as owing:
+        await owing.sign(spots)
         await owing.owe(spots)
     connection = await asyncpg.connect(url)
     await connection.execute("VACUUM ANALYZE")
@@ -150,7 +160,11 @@ class Waiting:
 
 @contextlib.asynccontextmanager
 async def standing_by(
-    stage: Stage, receivers: Receivers, url: str, module: Sequence[str] = FULL, settings: Mapping[str, str] | None = None
+    stage: Stage,
+    receivers: Receivers,
+    url: str,
+    module: Sequence[str] = FULL,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Waiting]:
     """A real notifier process, its log at INFO written to a file; it ends with the block."""
     connection = await asyncpg.connect(url)
@@ -161,7 +175,7 @@ async def standing_by(
         [sys.executable, *module],
         {
             "DATABASE_URL": url,
-            "TODOKE_SIGNING_SECRET": new_secret(),
+            "TODOKE_SECRET_KEYS": SECRET_KEY,
             "TODOKE_CALLBACK_HOSTS": ",".join(receivers.hosts),
             **(settings or {}),
         },

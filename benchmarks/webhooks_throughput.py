@@ -23,7 +23,8 @@ LEFT = "SELECT NOT EXISTS (SELECT FROM delivery WHERE state = 'PENDING')"
 SUMMARY = """
     SELECT
         extract(epoch FROM
-            (SELECT max(finished_at) FROM delivery) - (SELECT min(started_at) FROM delivery_attempt))::float8 AS seconds,
+            (SELECT max(finished_at) FROM delivery) - (SELECT min(started_at) FROM delivery_attempt)
+        )::float8 AS seconds,
         (SELECT count(*) FROM delivery WHERE state = 'DELIVERED' AND attempt = 1) AS delivered,
         (SELECT count(*) FROM delivery_attempt WHERE status = 200) AS attempts
 """
@@ -76,7 +77,8 @@ class Notifier:
         row = await waiting.connection.fetchrow(SUMMARY)
         assert row is not None
         if row["delivered"] != self.jobs or row["attempts"] != self.jobs:
-            raise RuntimeError(f"of {self.jobs} only {row['delivered']} were delivered, {row['attempts']} attempts kept")
+            words = f"of {self.jobs} {row['delivered']} were delivered, {row['attempts']} attempts kept"
+            raise RuntimeError(words)
         return Round(self.jobs, row["seconds"], spent)
 
 
@@ -132,7 +134,7 @@ def report(lines: Sequence[Line]) -> str:
     """The table, what is counted, the goal."""
     by_name = {line.name: line for line in lines}
     base = by_name[TODOKE].rate if TODOKE in by_name else 0.0
-    head = ["deliveries to 200 endpoints", "a second", "rounds", "Todoke is", *(f"{each} us each" for each in PROCESSES)]
+    head = ["to 200 endpoints", "a second", "rounds", "Todoke is", *(f"{each} us each" for each in PROCESSES)]
     rows = [_row(line, base) for line in lines]
     goal = f"Goal: {GOAL:,} deliveries/s from one notifier: {base:,.0f}, {'reached' if base >= GOAL else 'missed'}"
     counted = dict.fromkeys(f"  {line.name}: {line.counted}" for line in lines)

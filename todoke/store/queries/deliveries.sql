@@ -74,7 +74,7 @@ LEFT JOIN endpoint ON endpoint.id = spot.endpoint_id
 LIMIT $5
 
 -- claim_in_turn: one claim at a time, so that the next one counts the leases of this one; held until its transaction ends
--- A claim reads few rows, in the order of an index; a plan made for a short backlog would read and sort all of a long one.
+-- It reads few rows, in an index's order; a plan made for a short backlog would read and sort all of a long one.
 SELECT
     pg_advisory_xact_lock($1), set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)
@@ -146,7 +146,7 @@ USING unnest($1::uuid[], $2::int[]) AS done (job_id, sequence)
 WHERE delivery.job_id = ANY ($1::uuid[])
     AND delivery.job_id = done.job_id AND delivery.sequence = done.sequence AND done.sequence < 0
 
--- steady: for what follows in this transaction: few rows, by index; a plan made for a short table would read all of a long one
+-- steady: few rows by index, for the rest of the transaction; a plan made for a short table would read all of a long one
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
 
 -- record: store what attempts came to; a success counts even when its lease has passed on
