@@ -88,7 +88,7 @@ async def cost(connection: "asyncpg.Connection[asyncpg.Record]", name: str, *arg
         return Cost(json.loads(row[0])[0]["Plan"], row[0])
     finally:
         await transaction.rollback()
-        await connection.execute("DEALLOCATE ALL")
+        await connection.execute("DEALLOCATE asked")
 
 
 DEAD = """
