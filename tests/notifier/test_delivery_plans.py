@@ -27,7 +27,8 @@ async def fill(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.execute(OWE, "default", urls, 50, "ready")
     await connection.execute(OWE, "other", urls, 50, "waiting")
     await connection.execute(
-        "UPDATE delivery SET standing = (ARRAY['ready', 'waiting', 'leased', 'held'])[1 + abs(hashtext(job_id::text)) % 4],"
+        "UPDATE delivery SET"
+        " standing = (ARRAY['ready', 'waiting', 'leased', 'held'])[1 + abs(hashtext(job_id::text)) % 4],"
         " state = (ARRAY['PENDING', 'DELIVERED', 'DELIVERED', 'PARKED'])[1 + abs(hashtext(url || job_id)) % 4]"
     )
     await connection.execute(

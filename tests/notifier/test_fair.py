@@ -23,9 +23,7 @@ BACKLOG, SMALL = 20_000, 50
 
 SPOTS = [(f"t{number % 7}", UUID(int=number)) for number in range(60)]
 DUES = st.lists(
-    st.tuples(
-        st.sampled_from(SPOTS), st.integers(0, 5), st.none() | st.integers(1, 8), st.booleans(), st.booleans()
-    ),
+    st.tuples(st.sampled_from(SPOTS), st.integers(0, 5), st.none() | st.integers(1, 8), st.booleans(), st.booleans()),
     unique_by=lambda values: values[0],
     max_size=60,
 ).map(lambda found: [_due(*values) for values in found])
@@ -92,9 +90,9 @@ class Rounds(RuleBasedStateMachine):
         spots.sort(key=lambda spot: (spot[0], spot[1] < pivot, spot[1]))
         seen = [Due(*spot, leased[spot], None, False, spot in self.failing, False) for spot in spots]
         for spot, amount in share(seen, self.in_flight, 16, CAP).items():
-            amount = min(amount, self.due[spot])
-            self.due[spot] -= amount
-            for _ in range(amount):
+            taken = min(amount, self.due[spot])
+            self.due[spot] -= taken
+            for _ in range(taken):
                 self.sending.append(spot)
                 self.in_flight.add(spot[0], spot in self.failing)
 
@@ -139,17 +137,15 @@ async def test_a_backlog_of_one_tenant_does_not_keep_fifty_others_from_the_first
         claimed = await deliveries.claim(share(seen, in_flight, SLOTS, CAP), 60)
         tenants = Counter(each.tenant_id for each in claimed)
         taken.append(tenants)
-        assert len(tenants) == SMALL + (turn == 0) or turn, tenants
+        assert turn or len(tenants) == SMALL + 1, "everybody gets something of the first claim"
         assert tenants["a"] <= CAP
         await deliveries.record([came_to(each, 200) for each in claimed])
-    assert sum((each for each in taken), Counter()) - Counter({"a": 10**6}) == Counter(
-        {f"small{number:02}": 2 for number in range(SMALL)}
-    )
+    small = sum(taken, Counter())
+    del small["a"]
+    assert small == {f"small{number:02}": 2 for number in range(SMALL)}, "and the rest of the second"
 
 
-async def test_a_backlog_does_not_come_before_small_tenants_end_to_end(
-    settings: Settings, database: Database
-) -> None:
+async def test_a_backlog_does_not_come_before_small_tenants_end_to_end(settings: Settings, database: Database) -> None:
     backlog = 20_000
     async with receiving() as receiver:
         await owe_many(database, [f"{receiver.url}/big"], backlog, tenant_id="a")

@@ -70,7 +70,10 @@ CROSS JOIN LATERAL (
     LIMIT $4
 ) AS spot
 LEFT JOIN live USING (endpoint_id)
-LEFT JOIN endpoint ON endpoint.id = spot.endpoint_id
+LEFT JOIN LATERAL (
+    -- A join without the limit may be planned as a reading of all endpoints, once for each tenant.
+    SELECT state, cap, is_open, strain, blocked_until FROM endpoint WHERE id = spot.endpoint_id LIMIT 1
+) AS endpoint ON true
 LIMIT $5
 
 -- claim_in_turn: one claim at a time, so that the next one counts the leases of this one; held until its transaction ends
