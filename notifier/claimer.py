@@ -22,7 +22,7 @@ ENDPOINTS_MAX = 400
 # Every change of any job rings the bell, few of them owe a delivery: empty claims keep this distance.
 CALM_SECONDS = 0.02
 # While there is more to do, slots that come free within this time are filled by one claim.
-BUSY_SECONDS = 0.005
+BUSY_SECONDS = 0.002
 
 # What is sent and not yet recorded holds no slot, up to as many as there are slots.
 UNRECORDED_SHARE = 1.0
