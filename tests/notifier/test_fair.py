@@ -23,9 +23,7 @@ BACKLOG, SMALL = 20_000, 50
 
 SPOTS = [(f"t{number % 7}", UUID(int=number)) for number in range(60)]
 DUES = st.lists(
-    st.tuples(
-        st.sampled_from(SPOTS), st.integers(0, 5), st.none() | st.integers(1, 8), st.booleans(), st.booleans()
-    ),
+    st.tuples(st.sampled_from(SPOTS), st.integers(0, 5), st.none() | st.integers(1, 8), st.booleans(), st.booleans()),
     unique_by=lambda values: values[0],
     max_size=60,
 ).map(lambda found: [_due(*values) for values in found])
@@ -147,9 +145,7 @@ async def test_a_backlog_of_one_tenant_does_not_keep_fifty_others_from_the_first
     )
 
 
-async def test_a_backlog_does_not_come_before_small_tenants_end_to_end(
-    settings: Settings, database: Database
-) -> None:
+async def test_a_backlog_does_not_come_before_small_tenants_end_to_end(settings: Settings, database: Database) -> None:
     backlog = 20_000
     async with receiving() as receiver:
         await owe_many(database, [f"{receiver.url}/big"], backlog, tenant_id="a")

@@ -77,7 +77,9 @@ def same_each_time(received: list[Received]) -> Counter[str]:
 
 @pytest.fixture
 def few(settings: Settings) -> Settings:
-    return settings.model_copy(update={"webhook_slots": SLOTS, "webhook_timeout_seconds": 5.0, "webhook_lease_seconds": LEASE_SECONDS})
+    return settings.model_copy(
+        update={"webhook_slots": SLOTS, "webhook_timeout_seconds": 5.0, "webhook_lease_seconds": LEASE_SECONDS}
+    )
 
 
 @pytest.mark.parametrize(("when_", "target", "sent"), STEPS, ids=lambda value: str(value).rpartition(".")[2])
@@ -100,9 +102,7 @@ async def test_a_notifier_killed_at_any_step(
     assert sum(times.values()) - OWED <= sent, "no more than what was in flight comes twice"
 
 
-async def test_a_notifier_killed_while_its_receivers_think(
-    few: Settings, database: Database, tmp_path: Path
-) -> None:
+async def test_a_notifier_killed_while_its_receivers_think(few: Settings, database: Database, tmp_path: Path) -> None:
     """The bytes are written, the answers are not there: all that was in flight comes once more, nothing else does."""
     async with receiving(*[silence] * IN_FLIGHT) as receiver:
         async with started(few, tmp_path) as doomed:
@@ -186,9 +186,7 @@ async def _is_claimed_or_due(database: Database) -> bool:
 
 
 @pytest.mark.parametrize("seconds", [600, -600])
-async def test_a_machine_whose_clock_is_wrong(
-    few: Settings, database: Database, tmp_path: Path, seconds: int
-) -> None:
+async def test_a_machine_whose_clock_is_wrong(few: Settings, database: Database, tmp_path: Path, seconds: int) -> None:
     """Leases and dates are the database's: ten minutes off, in either direction, change neither."""
     answers = [status(500), silence]
     async with receiving(*answers) as receiver, started(few, tmp_path, "clock", str(seconds)) as running:
