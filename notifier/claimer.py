@@ -22,15 +22,19 @@ ENDPOINTS_MAX = 400
 # Every change of any job rings the bell, few of them owe a delivery: empty claims keep this distance.
 CALM_SECONDS = 0.02
 # While there is more to do, slots that come free within this time are filled by one claim.
-BUSY_SECONDS = 0.005
+BUSY_SECONDS = 0.002
 
-Deliver = Callable[[Delivery, float], Coroutine[Any, Any, None]]
+# What is sent and not yet recorded holds no slot, up to as many as there are slots.
+UNRECORDED_SHARE = 1.0
+
+Deliver = Callable[[Delivery, float, Callable[[], None]], Coroutine[Any, Any, None]]
 
 
 class Claimer:
     """The loop that claims, woken by the bell, by a freed slot, by the stager.
 
-    `deliver` gets a delivery and the end of its lease in monotonic seconds. What none of these wakes for is found
+    `deliver` gets a delivery, the end of its lease in monotonic seconds, and what to call once its answer is there:
+    recording it holds no slot. What none of these wakes for is found
     after `sweep_seconds`.
     """
 
@@ -98,7 +102,7 @@ class Claimer:
 
     async def _claim(self) -> float:
         """Fill the free slots. Returns how many seconds to wait for a call before the next look."""
-        if self._in_flight.total >= self._slots:
+        if self._in_flight.total >= self._slots or len(self._tasks) >= self._slots * (1 + UNRECORDED_SHARE):
             self._is_more_due = True
             return self._sweep_seconds
         after = self._last_tenant
@@ -127,16 +131,32 @@ class Claimer:
         return len(claimed)
 
     def _begin(self, delivery: Delivery, until: float, is_failing: bool) -> None:
-        task = asyncio.create_task(self._deliver(delivery, until))
+        holds_slot = True
+
+        def sent() -> None:
+            nonlocal holds_slot
+            if holds_slot:
+                holds_slot = False
+                self._freed(delivery.tenant_id, is_failing)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            sent()
+            self._ended_one(task)
+
+        task = asyncio.create_task(self._deliver(delivery, until, sent))
         self._tasks.add(task)
         self._in_flight.add(delivery.tenant_id, is_failing)
         DELIVERIES_IN_FLIGHT.set(self._in_flight.total)
-        task.add_done_callback(lambda task: self._freed(task, delivery.tenant_id, is_failing))
+        task.add_done_callback(ended)
 
-    def _freed(self, task: asyncio.Task[None], tenant_id: str, is_failing: bool) -> None:
-        self._tasks.discard(task)
+    def _freed(self, tenant_id: str, is_failing: bool) -> None:
         self._in_flight.remove(tenant_id, is_failing)
         DELIVERIES_IN_FLIGHT.set(self._in_flight.total)
+        if self._is_more_due:
+            self._woken.set()
+
+    def _ended_one(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery.lost", reason=repr(error))
         if self._is_more_due:

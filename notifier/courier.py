@@ -1,6 +1,7 @@
 """Sees one claimed delivery through: signed, sent, judged, recorded."""
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -25,8 +26,8 @@ class Courier:
         self._timeout_seconds = timeout_seconds
         self._window_seconds = window_seconds
 
-    async def deliver(self, delivery: Delivery, until: float) -> None:
-        """Deliver within the lease, which ends at `until` (monotonic seconds)."""
+    async def deliver(self, delivery: Delivery, until: float, sent: Callable[[], None]) -> None:
+        """Deliver within the lease, which ends at `until` (monotonic seconds); `sent` is called before the record."""
         if time.monotonic() + self._timeout_seconds > until:
             # The claim itself took so long that another notifier may soon hold this one.
             log.warning("delivery.late", job_id=str(delivery.job_id), sequence=delivery.sequence)
@@ -35,6 +36,7 @@ class Courier:
             DELIVERY_LAG.observe(delivery.owed_seconds)
         verdict = judge(delivery, await self._answer(delivery), self._window_seconds)
         _tell(verdict)
+        sent()
         await self._recorder.record(verdict, until)
 
     async def _answer(self, delivery: Delivery) -> Answer:
