@@ -79,8 +79,7 @@ class Deliveries:
         numbered = [verdict for verdict in verdicts if not verdict.delivery.is_progress]
         async with self._database.transaction() as connection:
             await connection.execute(SQL["steady"])
-            rows = await connection.fetch(SQL["record"], *columns(numbered, _spelled)) if numbered else []
-            recorded = {(row["job_id"], row["sequence"], row["lease"]) for row in rows}
+            recorded = await _record(connection, numbered)
             is_kept = [verdict.delivery.is_progress or _key(verdict) in recorded for verdict in verdicts]
             current = [verdict for verdict, is_current in zip(verdicts, is_kept, strict=True) if is_current]
             await Failing(connection, self._usual_cap).learn(current)
@@ -124,6 +123,20 @@ class Deliveries:
         """What monitors show; cheap, however much there is."""
         [row] = await self._database.fetch(SQL["measure"], COUNT_MAX, MEASURED_ENDPOINTS_MAX)
         return Measured(**row)
+
+
+async def _record(connection: Connection, verdicts: Sequence[Verdict]) -> set[tuple[UUID, int, int]]:
+    """The keys of those that count. A delivery's success is told before its failures, which then count no more."""
+    recorded: set[tuple[UUID, int, int]] = set()
+    left = sorted(verdicts, key=lambda verdict: verdict.state is not DeliveryState.DELIVERED)
+    while left:
+        # One statement sees each row once.
+        part = {(each.delivery.job_id, each.delivery.sequence): each for each in reversed(left)}
+        rows = await connection.fetch(SQL["record"], *columns(list(part.values()), _spelled))
+        recorded |= {(row["job_id"], row["sequence"], row["lease"]) for row in rows}
+        told = {id(each) for each in part.values()}
+        left = [each for each in left if id(each) not in told]
+    return recorded
 
 
 async def _forget(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:

@@ -152,7 +152,7 @@ WHERE delivery.job_id = ANY ($1::uuid[])
 -- steady: few rows by index, for the rest of the transaction; a plan made for a short table would read all of a long one
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
 
--- record: store what attempts came to; a success counts even when its lease has passed on
+-- record: store what attempts came to, one of each delivery; a success counts even when its lease has passed on
 WITH asked AS (
     SELECT *
     FROM unnest(
@@ -173,11 +173,6 @@ WITH asked AS (
             OR (
                 owed.lease = asked.lease
                 AND ((owed.state = 'PENDING' AND owed.standing = 'leased') OR owed.last_reason = 'lost_lease')
-                AND NOT EXISTS (
-                    SELECT FROM asked AS better
-                    WHERE better.job_id = asked.job_id AND better.sequence = asked.sequence
-                        AND better.state = 'DELIVERED'
-                )
             )
         ) AS is_current
     FROM asked
