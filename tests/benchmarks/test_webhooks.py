@@ -7,7 +7,7 @@ import pytest
 from benchmarks import webhooks, webhooks_backlog, webhooks_hanging, webhooks_throughput
 from benchmarks.stage import Stage, stage
 from benchmarks.webhooks_hanging import Figures, Size
-from benchmarks.webhooks_throughput import Client, Notifier
+from benchmarks.webhooks_throughput import Client, Contestant, Notifier
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,8 @@ def here() -> Iterator[Stage]:
 def test_every_delivery_and_every_post_is_counted(here: Stage) -> None:
     naive = ("-m", "benchmarks.webhooks_notifiers", "per_delivery")
     clients = [Client(kind, 20, kind) for kind in ("transport", "raw", "aiohttp", "httpx")]
-    chosen = [Notifier(webhooks_throughput.TODOKE, 40), Notifier(webhooks_throughput.NAIVE, 20, naive), *clients]
+    notifiers = [Notifier(webhooks_throughput.TODOKE, 40), Notifier(webhooks_throughput.NAIVE, 20, naive)]
+    chosen: list[Contestant] = [*notifiers, *clients]
     lines = webhooks_throughput.measure(here, chosen, rounds=1)
     assert [[found.jobs for found in line.rounds] for line in lines] == [[each.jobs] for each in chosen]
     assert set(lines[0].rounds[0].cpu) == set(webhooks_throughput.PROCESSES)

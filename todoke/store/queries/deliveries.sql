@@ -182,6 +182,8 @@ WITH asked AS (
         WHERE delivery.job_id = asked.job_id AND delivery.sequence = asked.sequence
         FOR UPDATE
     ) AS owed
+    -- All are locked before the first is changed: what this statement has changed, it could not lock again.
+    ORDER BY asked.lease
 ), kept AS (
     INSERT INTO delivery_attempt (
         job_id, sequence, lease, tenant_id, attempt, started_at, seconds, status, reason, peer, excerpt
