@@ -5,12 +5,14 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
 
 from notifier.fairness import InFlight, Spot, share
+from notifier.proven import Proven
 from todoke.model.delivery import Delivery
 from todoke.model.event import Hint
 from todoke.runtime.metrics import DELIVERIES_IN_FLIGHT
@@ -27,15 +29,16 @@ BUSY_SECONDS = 0.002
 # What is sent and not yet recorded holds no slot, up to as many as there are slots.
 UNRECORDED_SHARE = 1.0
 
-Deliver = Callable[[Delivery, float, Callable[[], None]], Coroutine[Any, Any, None]]
+Sent = Callable[[bool], None]
+Deliver = Callable[[Delivery, float, Sent], Coroutine[Any, Any, None]]
 
 
 class Claimer:
     """The loop that claims, woken by the bell, by a freed slot, by the stager.
 
-    `deliver` gets a delivery, the end of its lease in monotonic seconds, and what to call once its answer is there:
-    recording it holds no slot. What none of these wakes for is found
-    after `sweep_seconds`.
+    `deliver` gets a delivery, the end of its lease in monotonic seconds, and what to call once its answer is there,
+    with whether it was a success: recording it holds no slot. What none of these wakes for is found after
+    `sweep_seconds`.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Claimer:
         self._lease_seconds = lease_seconds
         self._sweep_seconds = sweep_seconds
         self._in_flight = InFlight()
+        self._proven = Proven()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_tenant = ""
         self._is_more_due = False
@@ -110,11 +114,14 @@ class Claimer:
         # The next look goes on behind those seen, and begins anew when there can be nobody behind them.
         self._last_tenant = seen[-1].tenant_id if _is_cut(seen) else ""
         await self._withdraw(seen)
-        amounts = share(_turned(seen), self._in_flight, self._slots, self._endpoint_slots)
+        amounts = share(self._gently(_turned(seen)), self._in_flight, self._slots, self._endpoint_slots)
         taken = await self._take(amounts, seen) if amounts else 0
         self._is_more_due = bool(seen)
         await asyncio.sleep(BUSY_SECONDS if taken else CALM_SECONDS)
         return 0 if taken or after else self._sweep_seconds
+
+    def _gently(self, seen: Sequence[Due]) -> Sequence[Due]:
+        return [due if due.endpoint_id in self._proven else replace(due, cap=1) for due in seen]
 
     async def _withdraw(self, seen: Sequence[Due]) -> None:
         blocked = [due.endpoint_id for due in seen if due.is_blocked]
@@ -133,14 +140,15 @@ class Claimer:
     def _begin(self, delivery: Delivery, until: float, is_failing: bool) -> None:
         holds_slot = True
 
-        def sent() -> None:
+        def sent(is_success: bool) -> None:
             nonlocal holds_slot
             if holds_slot:
                 holds_slot = False
+                self._proven.learn(delivery.endpoint_id, is_success=is_success)
                 self._freed(delivery.tenant_id, is_failing)
 
         def ended(task: asyncio.Task[None]) -> None:
-            sent()
+            sent(False)
             self._ended_one(task)
 
         task = asyncio.create_task(self._deliver(delivery, until, sent))

@@ -26,8 +26,11 @@ class Courier:
         self._timeout_seconds = timeout_seconds
         self._window_seconds = window_seconds
 
-    async def deliver(self, delivery: Delivery, until: float, sent: Callable[[], None]) -> None:
-        """Deliver within the lease, which ends at `until` (monotonic seconds); `sent` is called before the record."""
+    async def deliver(self, delivery: Delivery, until: float, sent: Callable[[bool], None]) -> None:
+        """Deliver within the lease, which ends at `until` (monotonic seconds).
+
+        `sent` is called before the record, with whether it was a success.
+        """
         if time.monotonic() + self._timeout_seconds > until:
             # The claim itself took so long that another notifier may soon hold this one.
             log.warning("delivery.late", job_id=str(delivery.job_id), sequence=delivery.sequence)
@@ -36,7 +39,7 @@ class Courier:
             DELIVERY_LAG.observe(delivery.owed_seconds)
         verdict = judge(delivery, await self._answer(delivery), self._window_seconds)
         _tell(verdict)
-        sent()
+        sent(verdict.answer.is_success)
         await self._recorder.record(verdict, until)
 
     async def _answer(self, delivery: Delivery) -> Answer:

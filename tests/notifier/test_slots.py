@@ -21,10 +21,10 @@ async def test_what_is_sent_and_not_recorded_holds_no_slot_up_to_as_many_again(
     begun: list[Delivery] = []
     enough, let_go = asyncio.Event(), asyncio.Event()
 
-    async def deliver(delivery: Delivery, _until: float, sent: Callable[[], None]) -> None:
+    async def deliver(delivery: Delivery, _until: float, sent: Callable[[bool], None]) -> None:
         begun.append(delivery)
         if is_sent:
-            sent()
+            sent(True)
         if len(begun) == begun_at_most:
             enough.set()
         await let_go.wait()
