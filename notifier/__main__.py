@@ -7,6 +7,7 @@ import uvloop
 
 from notifier.app import run
 from todoke.model.errors import InvalidInput
+from todoke.runtime.collector import calm_collector
 from todoke.runtime.hiding import hide_memory
 from todoke.runtime.metrics import shown_on
 from todoke.runtime.settings import load_settings, unknown_variables
@@ -18,6 +19,7 @@ log = structlog.get_logger()
 def main() -> int:
     """Deliver until SIGTERM. Exit code 2: the settings do not allow to start."""
     hide_memory()
+    calm_collector()
     try:
         settings = load_settings()
         configure_logging("notifier", settings.log_level)

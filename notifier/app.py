@@ -6,6 +6,7 @@ import structlog
 
 from notifier.claimer import Claimer
 from notifier.courier import Courier
+from notifier.measures import measure
 from notifier.recorder import Recorder
 from notifier.sender import Sender
 from notifier.signers import Signers
@@ -14,6 +15,7 @@ from notifier.tester import Tester
 from notifier.transport import VettedTransport
 from todoke.runtime.lifecycle import running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
+from todoke.runtime.sealing_keys import lasting_keys
 from todoke.runtime.settings import Settings
 from todoke.store.announcing import Off
 from todoke.store.bell import Bell
@@ -21,6 +23,7 @@ from todoke.store.callback_tests import CallbackTests
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
 from todoke.store.endpoints import Endpoints
+from todoke.store.signing import SigningKeys, SigningSecrets
 from todoke.wire.destination import Rules
 
 log = structlog.get_logger()
@@ -33,20 +36,16 @@ async def run(settings: Settings) -> None:
     """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for settings that do not allow it."""
     rules = Rules.of(settings)
     async with stop_signals() as stopping, watched_loop():
-        # A secret set to nothing is none, as compose files spell it.
-        secret = settings.signing_secret.get_secret_value() if settings.signing_secret else ""
-        if not secret:
-            log.warning("notifier.idle", reason="TODOKE_SIGNING_SECRET is not set: no webhook can be signed or sent")
-            await stopping.wait()
-            return
-        await notify(settings, Signers(secret), VettedTransport(rules), stopping)
+        await notify(settings, VettedTransport(rules), stopping)
     log.info("notifier.stopped")
 
 
-async def notify(settings: Settings, signers: Signers, transport: VettedTransport, stopping: asyncio.Event) -> None:
-    """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`."""
+async def notify(settings: Settings, transport: VettedTransport, stopping: asyncio.Event) -> None:
+    """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`. Raises as `run`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
+        signers = _signers(settings, database)
+        await signers.start()
         deliveries = Deliveries(database, settings.webhook_endpoint_slots)
         stager = Stager(deliveries, window_seconds=_window_seconds(settings), sweep_seconds=_sweep_seconds(settings))
         sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
@@ -54,12 +53,21 @@ async def notify(settings: Settings, signers: Signers, transport: VettedTranspor
         claimer = _claimer(settings, deliveries, _courier(settings, signers, sender, recorder))
         tester = _tester(settings, database, signers, sender)
         bell = Bell(settings.listen_url, settings.notify_channel, claimer.heard, tester.heard, notify_url=url)
-        listening = [] if _is_deaf(settings) else [bell.listen()]
-        async with running(claimer.run(), stager.run(claimer.heard), tester.run(), *listening):
+        beside = [] if _is_deaf(settings) else [bell.listen()]
+        if settings.metrics_port:
+            beside.append(measure(deliveries))
+        async with running(claimer.run(), stager.run(claimer.heard), tester.run(), *beside):
             log.info("notifier.started", slots=settings.webhook_slots)
             await stopping.wait()
             log.info("notifier.draining")
             await claimer.drain(settings.drain_seconds)
+
+
+def _signers(settings: Settings, database: Database) -> Signers:
+    # A secret set to nothing is none, as compose files spell it.
+    fallback = settings.signing_secret.get_secret_value() if settings.signing_secret else None
+    seals = lasting_keys(settings)
+    return Signers(SigningSecrets(database, seals), SigningKeys(database, seals), fallback)
 
 
 def _courier(settings: Settings, signers: Signers, sender: Sender, recorder: Recorder) -> Courier:

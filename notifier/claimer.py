@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from notifier.fairness import InFlight, Spot, share
 from todoke.model.delivery import Delivery
 from todoke.model.event import Hint
 from todoke.runtime.metrics import DELIVERIES_IN_FLIGHT
-from todoke.store.deliveries import Deliveries, Due
+from todoke.store.deliveries import TENANTS_MAX, Deliveries, Due
 
 log = structlog.get_logger()
 
@@ -102,10 +103,10 @@ class Claimer:
             return self._sweep_seconds
         after = self._last_tenant
         seen = await self._deliveries.look(after, uuid4(), ENDPOINTS_MAX)
-        # The next look goes on behind those seen, and begins anew when there is nobody behind them.
-        self._last_tenant = seen[-1].tenant_id if seen else ""
+        # The next look goes on behind those seen, and begins anew when there can be nobody behind them.
+        self._last_tenant = seen[-1].tenant_id if _is_cut(seen) else ""
         await self._withdraw(seen)
-        amounts = share(seen, self._in_flight, self._slots, self._endpoint_slots)
+        amounts = share(_turned(seen), self._in_flight, self._slots, self._endpoint_slots)
         taken = await self._take(amounts, seen) if amounts else 0
         self._is_more_due = bool(seen)
         await asyncio.sleep(BUSY_SECONDS if taken else CALM_SECONDS)
@@ -140,3 +141,15 @@ class Claimer:
             log.error("delivery.lost", reason=repr(error))
         if self._is_more_due:
             self._woken.set()
+
+
+def _is_cut(seen: Sequence[Due]) -> bool:
+    return len(seen) >= ENDPOINTS_MAX or len({due.tenant_id for due in seen}) >= TENANTS_MAX
+
+
+def _turned(seen: Sequence[Due]) -> Sequence[Due]:
+    """Beginning with any tenant: where the free slots are few, those who come first get them."""
+    if not seen:
+        return seen
+    first = random.choice(seen).tenant_id  # noqa: S311 - fairness is no secret
+    return [due for due in seen if due.tenant_id >= first] + [due for due in seen if due.tenant_id < first]

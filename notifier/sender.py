@@ -5,21 +5,26 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
 
-from notifier.answers import escaped, read_control, read_retry_after
+from notifier.answers import escaped, read_control, read_retry_after, without_signatures
 from notifier.faults import SendError
 from notifier.replies import Reply
 from notifier.transport import Request, Stamp, VettedTransport
 from todoke.model.delivery import Answer, Delivery, Reason
+from todoke.wire.signed import SIGNATURE
 
 log = structlog.get_logger()
 
+# Whose host is remembered.
+URLS_MAX = 4096
 ATTEMPT_HEADER = "todoke-attempt"
+HOST_LETTERS_MAX = 253
 HEADERS = {
     "content-type": "application/json",
     "user-agent": f"Todoke/{version('todoke')}",
@@ -79,24 +84,36 @@ class Sender:
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes, stamp: Stamp) -> Answer:
         """The answer. Its body decides nothing: it is read a little, so that the connection lives on."""
         ends = asyncio.get_running_loop().time() + self._timeout_seconds
-        async with asyncio.timeout_at(ends):
-            reply = await self._transport.send(Request(url, {**HEADERS, **headers}, body, stamp))
-        return self._judged(reply, await reply.read(ends))
+        stamped: list[Mapping[str, str]] = []
 
-    def _judged(self, reply: Reply, excerpt: bytes) -> Answer:
-        status = reply.status
-        if 200 <= status < 300:
-            return Answer(Reason.DELIVERED, status, peer=reply.peer)
+        def noted() -> Mapping[str, str]:
+            stamped.append(stamp())
+            return stamped[-1]
+
+        async with asyncio.timeout_at(ends):
+            reply = await self._transport.send(Request(url, {**HEADERS, **headers}, body, noted))
+        excerpt = await reply.read(ends)
+        control = read_control(reply.header("webhook-delivery"), is_tls=True) if reply.is_tls else None
+        if 200 <= reply.status < 300:
+            return Answer(Reason.DELIVERED, reply.status, peer=reply.peer, control=control)
+        excerpt = without_signatures(excerpt, [each.get(SIGNATURE, "") for each in stamped])
+        return replace(self._refused(url, reply, excerpt), control=control)
+
+    def _refused(self, url: str, reply: Reply, excerpt: bytes) -> Answer:
+        is_redirect = 300 <= reply.status < 400
+        if is_redirect:
+            to = host_of(reply.header("location") or "")
+            log.info("delivery.redirected", host=host_of(url), to=to and to[:HOST_LETTERS_MAX])
         return Answer(
-            Reason.REDIRECT if 300 <= status < 400 else Reason.HTTP_STATUS,
-            status,
+            Reason.REDIRECT if is_redirect else Reason.HTTP_STATUS,
+            reply.status,
             retry_after=read_retry_after(reply.header("retry-after")),
-            control=read_control(reply.header("webhook-delivery"), is_tls=reply.is_tls),
             peer=reply.peer,
             excerpt=escaped(excerpt, self._excerpt_bytes),
         )
 
 
+@lru_cache(URLS_MAX)
 def host_of(url: str) -> str | None:
     """What a log may show of a URL: paths and queries often hold tokens."""
     try:

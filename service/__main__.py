@@ -9,13 +9,14 @@ import structlog
 import uvicorn
 from sse_starlette.sse import AppStatus
 
-from service.app import create_app, sealing_keys
+from service.app import create_app
 from service.connection import Connection
 from service.listening import bind, tune
 from service.streams import Streams
 from todoke.model.errors import InvalidInput
 from todoke.runtime.collector import calm_collector
 from todoke.runtime.hiding import hide_memory
+from todoke.runtime.sealing_keys import sealing_keys
 from todoke.runtime.settings import Settings, load_settings, unknown_variables
 from todoke.runtime.telemetry import configure_logging
 from todoke.wire.destination import Rules

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import callbacks_schema, problems, schema
-from service.callbacks import CallbackWarnings
+from service.callbacks import CallbackSecrets, CallbackWarnings
 from service.delivery_cursors import DeliveryCursors
 from service.dispatcher import Dispatcher
 from service.door import GuardedDoor, OpenDoor
@@ -35,8 +34,10 @@ from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.module import ModuleRoutes
 from service.routes.results import ResultRoutes
+from service.routes.secrets import SecretRoutes
 from service.routes.submit import SubmitRoutes
 from service.routes.tokens import TokenRoutes
+from service.routes.well_known import WellKnownRoutes
 from service.statuses import Statuses
 from service.streams import Streams
 from service.tickets import Tickets
@@ -48,6 +49,7 @@ from todoke.queue.sqs import SqsQueue
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
+from todoke.runtime.sealing_keys import sealing_keys
 from todoke.runtime.settings import Settings
 from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
@@ -59,12 +61,9 @@ from todoke.store.feed import FeedReader
 from todoke.store.history import History
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Reader
+from todoke.store.signing import SigningKeys, SigningSecrets
 
 ACCEPT_BATCH_MAX = 100
-UNSEALED = (
-    "TODOKE_SECRET_KEYS is not set, and nothing could be sealed for callers: set it to a random text "
-    "(openssl rand -base64 32), the same for every API process"
-)
 # Of eight connections: readers that come back together leave some for those who submit and poll.
 REPLAYS_AT_ONCE = 4
 
@@ -100,6 +99,8 @@ class Rooms:
     delivery_cursors: DeliveryCursors
     endpoints: Endpoints
     callbacks: CallbackWarnings
+    signing_secrets: SigningSecrets
+    callback_secrets: CallbackSecrets
 
 
 def create_app(settings: Settings) -> Front:
@@ -136,6 +137,8 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
     hub, rights = _hub(settings, reader), Rights(api_keys)
     streams, paces = Streams(settings, hub, rights), Paces(History(database))
     seals = sealing_keys(settings)
+    # What is kept needs keys that outlive this process.
+    secrets = SigningSecrets(database, settings.sealing_keys)
     tickets, cursors, feed_reader = Tickets(seals, settings.public_url), FeedCursors(seals), FeedReader(database)
     feed = Feed(feed_reader, cursors, lambda: hub.is_ready and settings.notify_mode != "off", settings.sweep_seconds)
     hub.tell(feed.heard)
@@ -157,6 +160,8 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
         delivery_cursors=DeliveryCursors(seals),
         endpoints=Endpoints(database, settings.notify_channel, doors.announcer),
         callbacks=CallbackWarnings(Callbacks(database)),
+        signing_secrets=secrets,
+        callback_secrets=CallbackSecrets(secrets, has_fallback=bool(settings.signing_secret)),
     )
 
 
@@ -180,7 +185,14 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
 
     batcher = Batcher(accept, ACCEPT_BATCH_MAX, "accept")
     submit = SubmitRoutes(
-        settings, batcher, rooms.dispatcher, rooms.links, rooms.statuses, rooms.tickets, rooms.callbacks
+        settings,
+        batcher,
+        rooms.dispatcher,
+        rooms.links,
+        rooms.statuses,
+        rooms.tickets,
+        rooms.callbacks,
+        rooms.callback_secrets,
     )
     router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
     for job_type in catalog.values():
@@ -198,6 +210,8 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
         submit.check_callback_of,
         settings.body_bytes_max,
     ).add_to(router)
+    SecretRoutes(rooms.signing_secrets, submit.check_callback).add_to(router)
+    WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)
     return router
@@ -231,13 +245,3 @@ async def _watch(app: FastAPI, hub: Hub) -> None:
     except* InvalidInput as group:
         app.state.fault = str(group.exceptions[0])
         app.state.stop()
-
-
-def sealing_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys that seal what callers carry. Raises InvalidInput when there are none outside desk mode."""
-    if settings.sealing_keys:
-        return settings.sealing_keys
-    if not settings.desk_mode:
-        raise InvalidInput(UNSEALED)
-    # A desk started by hand: what this seals does not outlive the process.
-    return (secrets.token_hex(32),)

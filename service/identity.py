@@ -8,9 +8,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from service.problems import Problem, ProblemError
-from todoke.model.access import EVERY_SCOPE, Scope
-
-DEFAULT_TENANT = "default"
+from todoke.model.access import DEFAULT_TENANT, EVERY_SCOPE, Scope
 
 
 @dataclass(frozen=True)

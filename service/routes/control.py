@@ -83,6 +83,6 @@ class ControlRoutes:
         if original is None:
             await find(self._reader, job_id, identity)
             raise NotFound("job not found")
-        self._submit.check_callback(original.callback_url)
+        await self._submit.check_callback_of(identity.tenant_id, original.callback_url)
         job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key)
         return await self._submit.accept(job, request, identity)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from service.callbacks import CallbackWarnings
+from service.callbacks import CallbackSecrets, CallbackWarnings
 from service.dispatcher import Dispatcher
 from service.identity import Identity, may
 from service.links import Links
@@ -18,7 +18,7 @@ from service.tickets import Tickets
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job
 from todoke.model.access import Scope
-from todoke.model.errors import InvalidInput, KeyReused
+from todoke.model.errors import KeyReused
 from todoke.model.job import Accepted, NewJob
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
@@ -41,6 +41,7 @@ class SubmitRoutes:
         statuses: Statuses,
         tickets: Tickets,
         callbacks: CallbackWarnings,
+        secrets: CallbackSecrets,
     ) -> None:
         self._settings = settings
         self._rules = Rules.of(settings)
@@ -50,6 +51,7 @@ class SubmitRoutes:
         self._statuses = statuses
         self._tickets = tickets
         self._callbacks = callbacks
+        self._secrets = secrets
 
     def add_to(self, router: APIRouter, job_type: JobType) -> None:
         """Offer `job_type` at `POST /{name}`."""
@@ -73,7 +75,9 @@ class SubmitRoutes:
         async def submit(request: Request, identity: Annotated[Identity, Depends(may(Scope.SUBMIT))]) -> Response:
             body = await read_body(request, self._settings.body_bytes_max)
             submission = parse_submission(model, body, request.headers.get("content-type", ""))
-            return await self.accept(self._job(request, job_type, submission, body, identity), request, identity)
+            job = self._job(request, job_type, submission, body, identity)
+            await self.check_callback_of(identity.tenant_id, submission.callback_url)
+            return await self.accept(job, request, identity)
 
         return submit
 
@@ -103,7 +107,6 @@ class SubmitRoutes:
         self, request: Request, job_type: JobType, submission: Submission, body: bytes, identity: Identity
     ) -> NewJob:
         key = parse_key(request.headers.get("idempotency-key"))
-        self.check_callback(submission.callback_url)
         params = getattr(submission, "params")  # noqa: B009 - a field each type's own model adds
         terms = Terms(
             submission.delay_seconds, submission.timeout_seconds, submission.priority, submission.expires_seconds
@@ -120,15 +123,14 @@ class SubmitRoutes:
 
     def check_callback(self, url: str | None) -> None:
         """Raises InvalidInput for a callback URL this service does not call."""
-        if url is None:
-            return
-        if self._settings.signing_secret is None:
-            raise InvalidInput("callbackUrl: this service has no signing secret yet; set TODOKE_SIGNING_SECRET")
-        check_url(url, self._rules)
+        if url is not None:
+            check_url(url, self._rules)
 
-    async def check_callback_of(self, tenant_id: str, url: str) -> None:  # noqa: ARG002 - all tenants share a secret
-        """Raises InvalidInput for a callback URL this service does not call for this tenant."""
+    async def check_callback_of(self, tenant_id: str, url: str | None) -> None:
+        """Raises InvalidInput for a callback URL that is not called for this tenant, and Unavailable."""
         self.check_callback(url)
+        if url is not None:
+            await self._secrets.check(tenant_id, url)
 
     def _accepted(self, answer: Accepted, identity: Identity, warnings: Sequence[Mapping[str, str]]) -> Response:
         links = self._links

@@ -147,7 +147,7 @@ def test_every_peer_is_pinned() -> None:
 
 def test_every_command_of_the_readme_is_there() -> None:
     text = (Path(drain.__file__).parent / "README.md").read_text(encoding="utf-8")
-    for name in ("drain", "recovery", "history", "streams"):
+    for name in ("drain", "recovery", "history", "streams", "webhooks"):
         assert f"python -m benchmarks.{name}" in text
         assert callable(importlib.import_module(f"benchmarks.{name}").main)
     assert sys.version_info >= (3, 11)

@@ -92,6 +92,10 @@ def test_secrets_come_from_the_environment_and_say_so_when_missing() -> None:
     assert all(re.fullmatch(r":\?\S.*", what) for _, what in uses), uses
 
 
+def test_sealing_keys_are_where_something_is_sealed_and_nowhere_else() -> None:
+    assert {name for name in OURS if "TODOKE_SECRET_KEYS" in SERVICES[name]["environment"]} == {"api", "notifier"}
+
+
 def test_the_gateway_meets_the_api() -> None:
     """The API of compose.yaml binds loopback only, so both must stand in one network namespace."""
     assert SERVICES["api"]["network_mode"] == "service:gateway"

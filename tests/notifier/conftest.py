@@ -10,9 +10,8 @@ import pytest
 import uvloop
 
 from notifier.app import notify
-from notifier.signers import Signers
 from notifier.transport import VettedTransport
-from tests.conftest import SIGNING_SECRET
+from tests.conftest import SECRET_KEYS, SIGNING_SECRET
 from tests.make import accept, start, succeed
 from todoke.model.event import TERMINAL
 from todoke.runtime.settings import Settings, load_settings
@@ -27,6 +26,7 @@ def settings(database_url: str) -> Settings:
     return load_settings(
         database_url=database_url,
         signing_secret=SIGNING_SECRET,
+        secret_keys=SECRET_KEYS,
         desk_mode=True,
         sweep_seconds=0.5,
         webhook_timeout_seconds=1,
@@ -39,7 +39,7 @@ async def notifying(settings: Settings, transport: VettedTransport | None = None
     """A notifier in this process; it is drained at the end of the block."""
     stopping = asyncio.Event()
     transport = transport or VettedTransport(Rules.of(settings))
-    task = asyncio.create_task(notify(settings, Signers(SIGNING_SECRET), transport, stopping))
+    task = asyncio.create_task(notify(settings, transport, stopping))
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 import standardwebhooks
+from pydantic import SecretStr
 
 from notifier.app import run
 from tests.conftest import SIGNING_SECRET, until
@@ -16,7 +17,7 @@ from tests.notifier.receiver import hang_up, receiving, status
 from todoke.dev.postgres import Postgres
 from todoke.model.delivery import ATTEMPTS_MAX, Answer, Delivery, DeliveryState, Reason, Verdict, judge
 from todoke.model.errors import InvalidInput
-from todoke.runtime.settings import Settings, load_settings
+from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 from todoke.store.deliveries import Deliveries
 from todoke.store.ledger import Ledger
@@ -193,6 +194,6 @@ async def _refused(settings: Settings) -> None:
 
 
 async def test_a_signing_secret_that_is_none_stops_the_start(settings: Settings) -> None:
-    bad = load_settings(database_url=settings.database_url, signing_secret="whpk_AAAA")
+    bad = settings.model_copy(update={"signing_secret": SecretStr("whpk_AAAA")})
     with pytest.raises(InvalidInput, match="ed25519"):
         await run(bad)

@@ -196,7 +196,7 @@ async def test_wherever_a_redirect_leads_it_is_not_followed(location: str) -> No
     assert (got.status, got.reason, len(hostile.received)) == (302, Reason.REDIRECT, 1)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "1e9", "NaN", "Thu, 01 Jan 1970 00:00:00 GMT", "9" * 5000])
+@pytest.mark.parametrize("value", ["0", "-1", "1e9", "NaN", "Thu, 01 Jan 1970 00:00:00 GMT"])
 async def test_a_retry_after_without_sense_is_none(value: str) -> None:
     async with facing(status(503, f"retry-after: {value}"), None) as (_, transport):
         got = await post_beside_honest(transport, f"http://{HOST}/")

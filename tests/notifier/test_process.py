@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 import standardwebhooks
 
-from tests.conftest import REPOSITORY, SIGNING_SECRET, until
+from tests.conftest import REPOSITORY, SECRET_KEYS, SIGNING_SECRET, until
 from tests.make import TYPE, WORKER, make_job
 from tests.notifier.conftest import make_due, owe, row, row_when
 from tests.notifier.receiver import OK, receiving, silence
@@ -23,6 +24,8 @@ from todoke.model.job import Outcome, State
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 from todoke.store.ledger import Ledger
+from todoke.store.signing import SigningKeys
+from todoke.wire.asymmetric import verify_with_key
 
 DELIVERIES = 200
 
@@ -53,6 +56,7 @@ async def notifier(settings: Settings, **changes: str) -> AsyncIterator[Process]
     environment = {
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "TODOKE_SIGNING_SECRET": SIGNING_SECRET,
+        "TODOKE_SECRET_KEYS": SECRET_KEYS,
         "TODOKE_DESK_MODE": "1",
         "TODOKE_SWEEP_SECONDS": "0.5",
         "TODOKE_WEBHOOK_TIMEOUT_SECONDS": "5",
@@ -68,7 +72,7 @@ async def notifier(settings: Settings, **changes: str) -> AsyncIterator[Process]
     running = Process(process)
     listener = asyncio.create_task(running.listen())
     try:
-        await until(lambda: running.logged("notifier.started") or running.logged("notifier.idle"), 30)
+        await until(lambda: running.logged("notifier.started"), 30)
         yield running
     finally:
         if process.returncode is None:
@@ -203,26 +207,56 @@ async def test_a_receiver_that_never_answers_holds_up_the_end_for_the_drain_alon
         assert (await row(database, job_id))["state"] == "PENDING"
 
 
-async def test_without_a_secret_nothing_is_claimed(settings: Settings, database: Database, ledger: Ledger) -> None:
+async def test_without_a_secret_of_anybody_a_delivery_is_signed_with_the_services_key_alone(
+    settings: Settings, database: Database, ledger: Ledger
+) -> None:
     async with receiving() as receiver, notifier(settings, TODOKE_SIGNING_SECRET="") as running:
-        warnings = [line for line in running.lines if line["level"] == "warning"]
-        assert [line["event"] for line in warnings] == ["notifier.idle"]
         job_id = await owe(ledger, receiver.url)
+        await row_when(database, job_id, lambda found: found["state"] == "DELIVERED")
         assert await running.end(signal.SIGTERM) == 0
-        assert (await row(database, job_id))["attempt"] == 0
-        assert receiver.connections == 0
+    [received] = receiver.received
+    [published] = await SigningKeys(database, ()).published()
+    assert re.fullmatch(r"v1a,\S+", received.headers["webhook-signature"])
+    verify_with_key(published.public_key, received.headers, received.body)
 
 
-@pytest.mark.parametrize("secret", ["whpk_AAAA", "secret"])
-async def test_a_secret_that_is_none_is_named_and_the_exit_code_is_2(secret: str) -> None:
+async def refused(**environment: str) -> str:
+    """What a notifier says that does not start."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "notifier",
         cwd=REPOSITORY,
-        env={**os.environ, "TODOKE_SIGNING_SECRET": secret},
+        env={**os.environ, **environment},
         stderr=asyncio.subprocess.PIPE,
     )
     _, said = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 2
-    assert b"whsec_" in said
+    assert b"Traceback" not in said
+    return said.decode()
+
+
+@pytest.mark.parametrize("secret", ["whpk_AAAA", "secret"])
+async def test_a_secret_that_is_none_is_named_and_the_exit_code_is_2(secret: str) -> None:
+    said = await refused(TODOKE_SIGNING_SECRET=secret, TODOKE_SECRET_KEYS=SECRET_KEYS)
+    assert "whsec_" in said
+    assert "AAAA" not in said
+
+
+@pytest.mark.parametrize("is_desk", ["0", "1"])
+async def test_without_secret_keys_it_does_not_start(is_desk: str) -> None:
+    said = await refused(TODOKE_SIGNING_SECRET=SIGNING_SECRET, TODOKE_DESK_MODE=is_desk)
+    assert "TODOKE_SECRET_KEYS is not set" in said
+    assert "notifier" in said
+    assert "openssl rand" in said
+
+
+async def test_a_signing_key_that_cannot_be_opened_keeps_it_from_starting(
+    settings: Settings, database: Database
+) -> None:
+    await SigningKeys(database, ["another-key-that-is-long-enough-for-it"]).ensure()
+    said = await refused(
+        DATABASE_URL=settings.database_url.get_secret_value(), TODOKE_DESK_MODE="1", TODOKE_SECRET_KEYS=SECRET_KEYS
+    )
+    assert "todoke webhooks keys rotate --overlap-hours 0" in said
+    assert len(said.strip().splitlines()) == 1

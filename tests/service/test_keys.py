@@ -48,10 +48,21 @@ ROUTES = [
     ("POST", "/webhooks/endpoints", Scope.ADMIN),
     ("POST", "/webhooks/endpoints/{id}/disable", Scope.ADMIN),
     ("POST", "/webhooks/endpoints/{id}/enable", Scope.ADMIN),
+    ("POST", "/webhooks/secrets", Scope.ADMIN),
+    ("GET", "/webhooks/secrets", Scope.ADMIN),
+    ("DELETE", "/webhooks/secrets/{id}", Scope.ADMIN),
 ]
 # How the description names the parts of a path that ROUTES fill in.
-NAMES = {"{job_id}": "{id}", "{sequence}": "3", "{endpoint_id}": "{id}", "{test_id}": "{id}"}
-OPEN = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
+NAMES = {"{job_id}": "{id}", "{sequence}": "3", "{endpoint_id}": "{id}", "{test_id}": "{id}", "{secret_id}": "{id}"}
+OPEN = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/.well-known/webhook-keys",
+    "/.well-known/jwks.json",
+]
 AS_LIST = {"Accept": "application/json"}
 
 

@@ -137,12 +137,13 @@ async def test_a_hundred_submits_at_once_with_one_key_are_one_job(api: httpx.Asy
     assert await count(database, "job") == 1
 
 
-async def test_without_a_signing_secret_no_callback_is_accepted(settings: Settings) -> None:
+async def test_without_a_signing_secret_no_callback_is_accepted(settings: Settings, database: Database) -> None:
     unsigned = settings.model_copy(update={"signing_secret": None})
     async with serve(unsigned) as url, httpx.AsyncClient(base_url=url) as api:
         answer = await api.post("/generate-report", json={"callbackUrl": "https://example.com/"})
-        assert answer.status_code == 422
-        assert "TODOKE_SIGNING_SECRET" in answer.json()["detail"]
+        assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_INPUT")
+        assert "POST /webhooks/secrets" in answer.json()["detail"]
+        assert await count(database, "job") == 0
 
 
 async def test_a_submit_is_kept_while_the_queue_is_away(settings: Settings, database: Database) -> None:

@@ -82,9 +82,17 @@ def test_each_entry_is_of_its_secret_or_key_in_the_order_given(
 
 
 def test_a_signer_needs_a_secret_that_is_long_enough() -> None:
-    for secrets in ([], [b""], [b"x" * 23], [b"x" * 32, b"x" * 65]):
+    for secrets in ([b""], [b"x" * 23], [b"x" * 32, b"x" * 65]):
         with pytest.raises(InvalidInput):
             Signer(secrets, [SigningKey.parse(KNOWN_KEY)])
+    with pytest.raises(InvalidInput):
+        Signer([])
+
+
+def test_without_a_secret_the_key_signs_alone() -> None:
+    headers = Signer([], [SigningKey.parse(KNOWN_KEY)]).headers(KNOWN_ID, KNOWN_TIMESTAMP, KNOWN_BODY)
+    assert headers["webhook-signature"].startswith("v1a,")
+    assert " " not in headers["webhook-signature"]
 
 
 @pytest.mark.parametrize("signature", [f"{KNOWN_SIGNATURE} {KNOWN_V1A}", f"{KNOWN_V1A} {KNOWN_SIGNATURE}"])

@@ -11,6 +11,9 @@ from enum import StrEnum
 # Shown once and then known by its digest alone. The prefix lets scanners of leaked secrets find one.
 KEY = re.compile(r"tdk_([0-9a-f]{16})_([0-9a-f]{48})")
 
+# Whose jobs are those of a desk without keys.
+DEFAULT_TENANT = "default"
+
 
 class Scope(StrEnum):
     """What a key may be used for; `admin` stands for all of them."""

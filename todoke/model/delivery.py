@@ -9,7 +9,8 @@ from uuid import UUID
 # where a deploy of the receiver usually ends.
 RETRY_SECONDS = (5, 30, 120, 600, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 ATTEMPTS_MAX = len(RETRY_SECONDS) + 1
-FORGIVEN_SECONDS = 5.0
+# After a fault of our own: soon, and less often the longer it lasts.
+FORGIVEN_SECONDS, FORGIVEN_SECONDS_MAX, FORGIVEN_SHARE = 5.0, 300.0, 0.1
 RETRY_AFTER_SECONDS_MAX = 24 * 3600.0
 # What says "not now" rather than "not so".
 THROTTLING = (429, 502, 503, 504)
@@ -130,15 +131,18 @@ def judge(delivery: Delivery, answer: Answer, window_seconds: float) -> Verdict:
     """A 2xx is delivered; most else is tried again on schedule, until attempts or window are used up."""
     if answer.is_success:
         return Verdict(delivery, answer, DeliveryState.DELIVERED, answer.reason)
-    if answer.reason is Reason.SENDER:
-        return _forgiven(delivery, answer)
-    failed = Verdict(delivery, answer, DeliveryState.PARKED, answer.reason)
+    failed = Verdict(
+        delivery, answer, DeliveryState.PARKED, answer.reason, is_charged=answer.reason is not Reason.SENDER
+    )
     if (ending := _ending(delivery, answer)) is not None:
         return replace(failed, reason=ending)
-    delay = _retry_delay(delivery.attempt, answer.retry_after)
-    if delivery.owed_seconds + delay > window_seconds:
+    left = window_seconds - delivery.owed_seconds - answer.seconds
+    delay = _pause(delivery, answer)
+    if delay > left:
         return replace(failed, reason=Reason.WINDOW)
-    return replace(failed, state=DeliveryState.PENDING, delay=delay)
+    # A receiver may ask for more, but not beyond the last moment it can be tried at all.
+    asked = min(answer.retry_after or 0, RETRY_AFTER_SECONDS_MAX, left)
+    return replace(failed, state=DeliveryState.PENDING, delay=max(delay, asked))
 
 
 def _ending(delivery: Delivery, answer: Answer) -> Reason | None:
@@ -147,19 +151,16 @@ def _ending(delivery: Delivery, answer: Answer) -> Reason | None:
         return Reason.GONE
     if answer.control is Control.ABORT:
         return Reason.ABORTED
-    return answer.reason if delivery.is_progress or delivery.attempt >= ATTEMPTS_MAX else None
+    is_last = delivery.attempt >= ATTEMPTS_MAX and answer.reason is not Reason.SENDER
+    return answer.reason if delivery.is_progress or is_last else None
 
 
-def _forgiven(delivery: Delivery, answer: Answer) -> Verdict:
-    """A fault on our own side costs the delivery nothing: it is tried again soon, as the same attempt."""
-    delay = FORGIVEN_SECONDS * _jitter()
-    return Verdict(delivery, answer, DeliveryState.PENDING, answer.reason, delay, is_charged=False)
-
-
-def _retry_delay(attempt: int, retry_after: float | None) -> float:
-    """Seconds to wait after failed attempt `attempt`: the schedule's, or longer when the receiver asks for it."""
-    scheduled = RETRY_SECONDS[attempt - 1] * _jitter()
-    return max(scheduled, min(retry_after or 0, RETRY_AFTER_SECONDS_MAX))
+def _pause(delivery: Delivery, answer: Answer) -> float:
+    """Seconds to the next attempt if the receiver asks for nothing; after a fault of our own, which is no attempt."""
+    if answer.reason is Reason.SENDER:
+        seconds = delivery.owed_seconds * FORGIVEN_SHARE
+        return min(max(seconds, FORGIVEN_SECONDS), FORGIVEN_SECONDS_MAX) * _jitter()
+    return RETRY_SECONDS[delivery.attempt - 1] * _jitter()
 
 
 def _jitter() -> float:

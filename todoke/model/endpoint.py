@@ -10,10 +10,14 @@ from todoke.model.delivery import Answer, Control, Delivery, Reason
 FAILURE_STRAIN, TIMEOUT_STRAIN, STRAIN_MAX = 1, 2, 5
 BREAK_SECONDS, BREAK_SECONDS_MAX = 30.0, 3600.0
 COOL_SECONDS, COOL_SECONDS_MAX = 30.0, 24 * 3600.0
+# Answers of a receiver that is well: it moved, was too busy for one request, or wants fewer of them.
+EASY = (408, 425, 429)
 # Successes that give a lowered cap one more.
 RECOVERY_SUCCESSES = 20
 DENIALS_MAX = 3
 LONG_SECONDS, LONG_FAILURES = 120 * 3600.0, 20
+# How long an endpoint has been failing when its operator and its owner are told.
+WARNINGS = ((72 * 3600.0, "failing_for_72_hours"), (24 * 3600.0, "failing_for_24_hours"))
 
 
 class EndpointState(StrEnum):
@@ -63,17 +67,29 @@ class Endpoint:
 
 
 def after(endpoint: Endpoint, delivery: Delivery, answer: Answer, now: float, usual_cap: int) -> Endpoint:
-    """The endpoint after one more attempt at it, in the order the attempts ended."""
-    if answer.reason in (Reason.SENDER, Reason.LOST_LEASE):
+    """The endpoint after one more attempt at it, in the order the attempts ended.
+
+    What was under way when it was disabled changes nothing any more.
+    """
+    if answer.reason in (Reason.SENDER, Reason.LOST_LEASE) or endpoint.state is EndpointState.DISABLED:
         return endpoint
     if answer.is_success:
-        return _succeeded(endpoint, now, usual_cap)
-    failed = _counted(endpoint, delivery, answer, now)
-    if answer.is_throttling:
-        failed = _cooled(failed, answer, now, usual_cap)
-    failed = _tripped(failed, was_blocked=_is_blocked(endpoint, now), now=now)
-    reason = _disabling(failed, answer, now)
-    return failed if reason is None else disabled(failed, reason, now)
+        stands = _succeeded(endpoint, now, usual_cap)
+    else:
+        is_blocked = endpoint.blocked_until is not None and endpoint.blocked_until > now
+        stands = _counted(endpoint, delivery, answer, now)
+        if answer.reason is Reason.BLOCKED:
+            stands = _denied(stands, now, was_blocked=is_blocked)
+        elif answer.is_throttling:
+            stands = _cooled(stands, answer, now, usual_cap, was_blocked=is_blocked)
+        stands = _tripped(stands, was_blocked=is_blocked, now=now)
+    reason = _disabling(stands, answer, now)
+    return stands if reason is None else disabled(stands, reason, now)
+
+
+def warning(failing_seconds: float) -> str | None:
+    """What there is to say of an endpoint that has been failing for so long."""
+    return next((word for seconds, word in WARNINGS if failing_seconds >= seconds), None)
 
 
 def disabled(endpoint: Endpoint, reason: DisabledReason, now: float) -> Endpoint:
@@ -88,8 +104,8 @@ def enabled(endpoint: Endpoint, now: float) -> Endpoint:
 
 
 def _succeeded(endpoint: Endpoint, now: float, usual_cap: int) -> Endpoint:
-    # Only a breaker ends at once: a receiver that asked to be left alone for a time is left alone.
-    until = now if endpoint.is_open else endpoint.blocked_until
+    # Only a breaker ends at once: a receiver that asked to be left alone for a time, and has a lower cap since, is.
+    until = now if endpoint.is_open and endpoint.cap is None else endpoint.blocked_until
     cap, successes = endpoint.cap, 0
     if cap is not None:
         successes = endpoint.successes + 1
@@ -106,19 +122,38 @@ def _counted(endpoint: Endpoint, delivery: Delivery, answer: Answer, now: float)
         failing_since=now if endpoint.failing_since is None else endpoint.failing_since,
         first_failed=endpoint.first_failed or delivery.webhook_id,
         failed_several=endpoint.failed_several or endpoint.first_failed not in (None, delivery.webhook_id),
-        strain=endpoint.strain + (TIMEOUT_STRAIN if answer.reason is Reason.TIMEOUT else FAILURE_STRAIN),
-        denials=endpoint.denials + 1 if answer.reason is Reason.BLOCKED else 0,
+        strain=endpoint.strain + _strain(answer),
+        denials=endpoint.denials if answer.reason is Reason.BLOCKED else 0,
         successes=0,
     )
 
 
-def _cooled(endpoint: Endpoint, answer: Answer, now: float, usual_cap: int) -> Endpoint:
+def _strain(answer: Answer) -> int:
+    """What a failure adds for the breaker: nothing where the receiver is well, or was not asked at all."""
+    if answer.reason is Reason.TIMEOUT:
+        return TIMEOUT_STRAIN
+    is_well = answer.reason is Reason.REDIRECT or answer.status in EASY or answer.control is Control.ABORT
+    return 0 if is_well or answer.reason is Reason.BLOCKED else FAILURE_STRAIN
+
+
+def _cooled(endpoint: Endpoint, answer: Answer, now: float, usual_cap: int, *, was_blocked: bool) -> Endpoint:
+    """Leave it alone for a time; of what was in flight together, only the first answer halves the cap."""
     until = now + min(answer.retry_after or COOL_SECONDS, COOL_SECONDS_MAX)
-    cap = usual_cap if endpoint.cap is None else endpoint.cap
-    if not _is_blocked(endpoint, now):
-        # Once for a burst: what was in flight when it began says nothing new.
-        cap = max(1, cap // 2)
-    return replace(endpoint, blocked_until=max(until, endpoint.blocked_until or 0), cap=cap)
+    cap = usual_cap if endpoint.cap is None else min(endpoint.cap, usual_cap)
+    return replace(
+        endpoint,
+        blocked_until=max(until, endpoint.blocked_until or 0),
+        cap=cap if was_blocked and endpoint.cap is not None else max(1, cap // 2),
+    )
+
+
+def _denied(endpoint: Endpoint, now: float, *, was_blocked: bool) -> Endpoint:
+    """One bad answer of a name server, shared by all that was in flight, is one refusal; it is asked again later."""
+    return replace(
+        endpoint,
+        blocked_until=max(now + COOL_SECONDS, endpoint.blocked_until or 0),
+        denials=endpoint.denials + (not was_blocked),
+    )
 
 
 def _tripped(endpoint: Endpoint, *, was_blocked: bool, now: float) -> Endpoint:
@@ -132,10 +167,6 @@ def _tripped(endpoint: Endpoint, *, was_blocked: bool, now: float) -> Endpoint:
         trips=min(endpoint.trips + 1, 20),
         blocked_until=max(until, endpoint.blocked_until or 0),
     )
-
-
-def _is_blocked(endpoint: Endpoint, now: float) -> bool:
-    return endpoint.blocked_until is not None and endpoint.blocked_until > now
 
 
 def _disabling(endpoint: Endpoint, answer: Answer, now: float) -> DisabledReason | None:

@@ -11,6 +11,10 @@ from todoke.runtime.settings import load_settings
 commands = typer.Typer(help="Webhooks: what is owed to callbacks, and how they fare.", no_args_is_help=True)
 endpoints = typer.Typer(help="How callbacks fare; disabling and enabling them.", no_args_is_help=True)
 commands.add_typer(endpoints, name="endpoints")
+secrets = typer.Typer(help="Signing secrets of tenants and of single callbacks.", no_args_is_help=True)
+commands.add_typer(secrets, name="secrets")
+keys = typer.Typer(help="The ed25519 keys with which the service signs for all.", no_args_is_help=True)
+commands.add_typer(keys, name="keys")
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="A jobId.")]
@@ -21,6 +25,10 @@ Url = Annotated[str | None, typer.Option(help="Owed to exactly this URL.")]
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Endpoints, as `todoke webhooks endpoints list` shows.")
 ]
+SecretIds = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Secrets' ids, as `todoke webhooks secrets list` shows.")
+]
+Overlap = Annotated[float, typer.Option(help="The one before it signs too for this long, at most 168.", min=0, max=168)]
 
 
 @commands.command("parked")
@@ -114,3 +122,70 @@ def enable_endpoints(ids: Ids) -> None:
     from todoke.operator.store import carry_out
 
     raise typer.Exit(bool(carry_out(enable_some(load_settings(), ids))))
+
+
+@secrets.command("create")
+def create_secret(
+    tenant: Annotated[str, typer.Option(help="Whose webhooks it signs.")] = "default",
+    url: Annotated[str | None, typer.Option(help="Of this callback alone. Default: all without their own.")] = None,
+    overlap_hours: Overlap = 24,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Bring your own whsec_…: read it from standard input.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a secret, shown once. The one before it ends after the overlap; one before that ends now."""
+    from todoke.operator import signing
+    from todoke.operator.store import carry_out
+
+    asked = signing.create_secret(load_settings(), tenant, url, overlap_hours, is_brought=stdin, as_json=as_json)
+    carry_out(asked)
+
+
+@secrets.command("list")
+def list_secrets(
+    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=10_000)] = 1_000,
+    as_json: AsJson = False,
+) -> None:
+    """Which secrets there are and were, newest first; never the secrets themselves."""
+    from todoke.operator import signing
+    from todoke.operator.store import carry_out
+
+    carry_out(signing.list_secrets(load_settings(), tenant, limit, as_json=as_json))
+
+
+@secrets.command("end")
+def end_secrets(ids: SecretIds) -> None:
+    """End secrets now. Exit code 1: not all of them."""
+    from todoke.operator import signing
+    from todoke.operator.store import carry_out
+
+    raise typer.Exit(bool(carry_out(signing.end_secrets(load_settings(), ids))))
+
+
+@secrets.command("reseal")
+def reseal() -> None:
+    """Encrypt all secrets and keys anew with the first of TODOKE_SECRET_KEYS. Exit code 1: not all of them."""
+    from todoke.operator import signing
+    from todoke.operator.store import carry_out
+
+    raise typer.Exit(not carry_out(signing.reseal(load_settings())))
+
+
+@keys.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """The public keys receivers may verify with, newest first."""
+    from todoke.operator import signing
+    from todoke.operator.store import carry_out
+
+    carry_out(signing.list_keys(load_settings(), as_json=as_json))
+
+
+@keys.command("rotate")
+def rotate_keys(overlap_hours: Overlap = 24, as_json: AsJson = False) -> None:
+    """Make a new key. The one before it signs too for the overlap; one before that ends now."""
+    from todoke.operator import signing
+    from todoke.operator.store import carry_out
+
+    carry_out(signing.rotate_keys(load_settings(), overlap_hours, as_json=as_json))

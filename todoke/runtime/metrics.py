@@ -63,7 +63,13 @@ CALLBACK_TESTS = Counter("todoke_callback_tests", "Tests of callbacks that were 
 ENDPOINT_CHANGES = Counter(
     "todoke_endpoint_changes", "Endpoints whose breaker opened or closed, that cooled down or were disabled.", ["to"]
 )
-ENDPOINTS = Gauge("todoke_endpoints", "Endpoints that are not as usual, by how they stand.", ["standing"])
+WEBHOOK_WARNINGS = Counter(
+    "todoke_webhook_warnings", "Events that failed for the fourth time, endpoints failing for long.", ["warning"]
+)
+# Of the whole database, and so the same from every notifier: take one of them, not the sum.
+ENDPOINTS = Gauge(
+    "todoke_endpoints", "Endpoints that are not as usual, by how they stand; counted up to 10,000.", ["standing"]
+)
 PARKED_ROWS = Gauge("todoke_deliveries_parked_now", "Deliveries that stand parked; counted up to 10,000.")
 OLDEST_DUE = Gauge("todoke_delivery_oldest_due_seconds", "How long the oldest due delivery has waited.")
 

@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     secret_keys: SecretStr | None = Field(
         None,
         description=(
-            "Keys of tickets, cookies and cursors: random texts of 32 characters or more, comma-separated; "
-            "the first seals, all open."
+            "Keys of tickets, cookies, cursors and signing secrets: random texts of 32 characters or more, "
+            "comma-separated; the first seals, all open."
         ),
     )
     body_bytes_max: int = Field(16 * 2**20, ge=1024, description="Largest request body, bytes.")
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
 
     # Webhooks.
     signing_secret: SecretStr | None = Field(
-        None, description="whsec_… that signs webhooks; needed before a callbackUrl is accepted."
+        None, description="whsec_… that signs webhooks of the tenant default until it makes a secret of its own."
     )
     callback_hosts: Words = Field(
         (), description="Receivers (host:port) that may have any address, over http too, comma-separated."

@@ -19,6 +19,8 @@ TENANTS_MAX = 200
 TENANT_ENDPOINTS_MAX = 32
 STAGED_MAX = 500
 VISITED_MAX = 100
+COUNT_MAX = 10_000
+MEASURED_ENDPOINTS_MAX = 1_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,17 @@ class Due:
     is_open: bool
     is_failing: bool
     is_blocked: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How things stand: endpoints by their standing, parked deliveries, and how long the oldest due one has waited."""
+
+    disabled: int
+    open: int
+    cooling: int
+    parked: int
+    oldest_due_seconds: float
 
 
 class Deliveries:
@@ -65,6 +78,7 @@ class Deliveries:
         """Store verdicts. False: the lease has passed on, and the verdict was not a success."""
         numbered = [verdict for verdict in verdicts if not verdict.delivery.is_progress]
         async with self._database.transaction() as connection:
+            await connection.execute(SQL["steady"])
             rows = await connection.fetch(SQL["record"], *columns(numbered, _spelled)) if numbered else []
             recorded = {(row["job_id"], row["sequence"], row["lease"]) for row in rows}
             is_kept = [verdict.delivery.is_progress or _key(verdict) in recorded for verdict in verdicts]
@@ -105,6 +119,11 @@ class Deliveries:
         """Seconds until `stage` or `release` has something to do, or None when nothing waits."""
         seconds = (await self._database.fetch(SQL["next_due"]))[0]["seconds"]
         return None if seconds is None else max(0.0, float(seconds))
+
+    async def measure(self) -> Measured:
+        """What monitors show; cheap, however much there is."""
+        [row] = await self._database.fetch(SQL["measure"], COUNT_MAX, MEASURED_ENDPOINTS_MAX)
+        return Measured(**row)
 
 
 async def _forget(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Double, Select, cast, extract, func, select, text
 
-from todoke.model.endpoint import DisabledReason, Endpoint, EndpointState, disabled, enabled
+from todoke.model.endpoint import DisabledReason, Endpoint, EndpointState, disabled, enabled, warning
 from todoke.model.event import Hint
 from todoke.store.database import Connection, Database, queries
 from todoke.store.delivery_log import REPLAY_MAX, owe_disabled
@@ -23,8 +23,6 @@ SQL = queries("endpoints")
 
 # What is parked and held is counted up to this.
 COUNT_MAX = 1_000
-HOUR_SECONDS = 3600.0
-WARNINGS = ((72, "failing_for_72_hours"), (24, "failing_for_24_hours"))
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,7 @@ class Seen:
         """For how long it has been failing, when that is long; at 120 hours it may be disabled."""
         if self.state == EndpointState.DISABLED:
             return None
-        hours = (self.failing_seconds or 0) / HOUR_SECONDS
-        return next((word for hours_min, word in WARNINGS if hours >= hours_min), None)
+        return warning(self.failing_seconds or 0)
 
     def public(self) -> dict[str, Any]:
         """The endpoint object of the API."""

@@ -218,6 +218,7 @@ endpoint = Table(
     CheckConstraint("state IN ('ACTIVE', 'DISABLED')", name="endpoint_state_known"),
     Index("endpoint_tenant", "tenant_id", "id"),
     Index("endpoint_blocked", "blocked_until", postgresql_where=text("blocked_until IS NOT NULL")),
+    Index("endpoint_troubled", "state", postgresql_where=text("state = 'DISABLED' OR is_open")),
 )
 
 signing_secret = Table(

@@ -37,12 +37,12 @@ class Signer:
     """Signs for one receiver, with secrets and keys parsed once.
 
     secrets: the current one first, behind it the previous one while they rotate. keys: likewise.
-    Raises InvalidInput when there is no secret, or one too short to be one.
+    Raises InvalidInput when there is neither, or a secret too short to be one.
     """
 
     def __init__(self, secrets: Sequence[bytes], keys: Sequence[SigningKey] = ()) -> None:
-        if not secrets:
-            raise InvalidInput("a webhook is signed with one secret at least")
+        if not secrets and not keys:
+            raise InvalidInput("a webhook is signed with one secret or key at least")
         for secret in secrets:
             _check_size(secret)
         self._secrets = tuple(secrets)

@@ -17,9 +17,14 @@ WITH RECURSIVE tenants AS (
     WHERE tenants.tenant_id IS NOT NULL
 ), visited AS (
     SELECT tenant_id FROM tenants WHERE tenant_id IS NOT NULL LIMIT $2
+), live AS MATERIALIZED (
+    SELECT endpoint_id, count(*) AS leased
+    FROM delivery
+    WHERE state = 'PENDING' AND standing = 'leased'
+    GROUP BY endpoint_id
 )
 SELECT
-    visited.tenant_id, spot.endpoint_id, live.leased,
+    visited.tenant_id, spot.endpoint_id, coalesce(live.leased, 0) AS leased,
     endpoint.cap, coalesce(endpoint.is_open, false) AS is_open, coalesce(endpoint.strain, 0) > 0 AS is_failing,
     coalesce(endpoint.state = 'DISABLED' OR endpoint.blocked_until > clock_timestamp(), false) AS is_blocked
 FROM visited
@@ -64,11 +69,7 @@ CROSS JOIN LATERAL (
     WHERE endpoint_id IS NOT NULL
     LIMIT $4
 ) AS spot
-CROSS JOIN LATERAL (
-    SELECT count(*) AS leased
-    FROM delivery
-    WHERE state = 'PENDING' AND standing = 'leased' AND delivery.endpoint_id = spot.endpoint_id
-) AS live
+LEFT JOIN live USING (endpoint_id)
 LEFT JOIN LATERAL (
     -- A join without the limit may be planned as a reading of all endpoints, once for each tenant.
     SELECT state, cap, is_open, strain, blocked_until FROM endpoint WHERE id = spot.endpoint_id LIMIT 1
@@ -76,30 +77,38 @@ LEFT JOIN LATERAL (
 LIMIT $5
 
 -- claim_in_turn: one claim at a time, so that the next one counts the leases of this one; held until its transaction ends
-SELECT pg_advisory_xact_lock($1)
+-- It reads few rows, in an index's order; a plan made for a short backlog would read and sort all of a long one.
+SELECT
+    pg_advisory_xact_lock($1), set_config('enable_seqscan', 'off', true),
+    set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)
 
 -- claim: lease due deliveries of these endpoints, so many of each and never more than its cap in all
 WITH asked AS (
     SELECT * FROM unnest($1::text[], $2::uuid[], $3::int[]) AS asked (tenant_id, endpoint_id, amount)
+), live AS MATERIALIZED (
+    SELECT endpoint_id, count(*) AS leased
+    FROM delivery
+    WHERE state = 'PENDING' AND standing = 'leased'
+    GROUP BY endpoint_id
 ), room AS (
     SELECT
         asked.tenant_id, asked.endpoint_id,
-        least(asked.amount, CASE WHEN endpoint.is_open THEN 1 ELSE coalesce(endpoint.cap, $5) END - (
-            SELECT count(*)
-            FROM delivery
-            WHERE state = 'PENDING' AND standing = 'leased' AND delivery.endpoint_id = asked.endpoint_id
-        )) AS amount
+        least(
+            asked.amount,
+            CASE WHEN endpoint.is_open THEN 1 ELSE least(endpoint.cap, $5) END - coalesce(live.leased, 0)
+        ) AS amount
     FROM asked
+    LEFT JOIN live USING (endpoint_id)
     LEFT JOIN endpoint ON endpoint.id = asked.endpoint_id
     WHERE endpoint.id IS NULL OR (
         endpoint.state = 'ACTIVE'
         AND (endpoint.blocked_until IS NULL OR endpoint.blocked_until <= clock_timestamp())
     )
 ), picked AS MATERIALIZED (
-    SELECT due.job_id, due.sequence
+    SELECT due.place
     FROM room
     CROSS JOIN LATERAL (
-        SELECT delivery.job_id, delivery.sequence
+        SELECT delivery.ctid AS place
         FROM delivery
         WHERE delivery.state = 'PENDING' AND delivery.standing = 'ready'
             AND delivery.tenant_id = room.tenant_id AND delivery.endpoint_id = room.endpoint_id
@@ -114,9 +123,9 @@ WITH asked AS (
         lease = delivery.lease + 1,
         standing = 'leased',
         due_at = clock_timestamp() + $4::float8 * interval '1 second'
+    -- Locked, so it stays in its place; one that moved just before is claimed another time.
     FROM picked
-    WHERE delivery.job_id = ANY (ARRAY(SELECT job_id FROM picked))
-        AND delivery.job_id = picked.job_id AND delivery.sequence = picked.sequence
+    WHERE delivery.ctid = picked.place
     RETURNING
         delivery.job_id, delivery.sequence, delivery.tenant_id, delivery.endpoint_id, delivery.url,
         delivery.attempt, delivery.lease,
@@ -140,6 +149,9 @@ USING unnest($1::uuid[], $2::int[]) AS done (job_id, sequence)
 WHERE delivery.job_id = ANY ($1::uuid[])
     AND delivery.job_id = done.job_id AND delivery.sequence = done.sequence AND done.sequence < 0
 
+-- steady: few rows by index, for the rest of the transaction; a plan made for a short table would read all of a long one
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
+
 -- record: store what attempts came to; a success counts even when its lease has passed on
 WITH asked AS (
     SELECT *
@@ -150,54 +162,56 @@ WITH asked AS (
         job_id, sequence, lease, state, reason, delay, is_charged,
         status, outcome, started_at, seconds, peer, excerpt, attempt
     )
+    ORDER BY job_id, sequence
 ), found AS MATERIALIZED (
+    -- Locked one after the other, in the order of the key.
     SELECT
-        delivery.job_id, delivery.sequence, asked.lease,
-        delivery.state <> 'DELIVERED' AND (
+        asked.*, owed.tenant_id,
+        owed.state <> 'DELIVERED' AND (
             asked.state = 'DELIVERED'
             -- Said again because the answer to the commit was lost, it is not leased any more, and counts once.
-            OR delivery.lease = asked.lease AND (
-                delivery.state = 'PENDING' AND delivery.standing = 'leased' OR delivery.last_reason = 'lost_lease'
-            ) AND NOT EXISTS (
-                SELECT FROM asked AS better
-                WHERE better.job_id = asked.job_id AND better.sequence = asked.sequence AND better.state = 'DELIVERED'
+            OR (
+                owed.lease = asked.lease
+                AND ((owed.state = 'PENDING' AND owed.standing = 'leased') OR owed.last_reason = 'lost_lease')
+                AND NOT EXISTS (
+                    SELECT FROM asked AS better
+                    WHERE better.job_id = asked.job_id AND better.sequence = asked.sequence
+                        AND better.state = 'DELIVERED'
+                )
             )
         ) AS is_current
-    FROM delivery
-    JOIN asked USING (job_id, sequence)
-    WHERE delivery.job_id = ANY ($1::uuid[])
-    ORDER BY delivery.job_id, delivery.sequence
-    FOR UPDATE OF delivery
+    FROM asked
+    CROSS JOIN LATERAL (
+        SELECT delivery.tenant_id, delivery.state, delivery.standing, delivery.last_reason, delivery.lease
+        FROM delivery
+        WHERE delivery.job_id = asked.job_id AND delivery.sequence = asked.sequence
+        FOR UPDATE
+    ) AS owed
 ), kept AS (
     INSERT INTO delivery_attempt (
         job_id, sequence, lease, tenant_id, attempt, started_at, seconds, status, reason, peer, excerpt
     )
     SELECT
-        delivery.job_id, delivery.sequence, asked.lease, delivery.tenant_id, asked.attempt,
-        to_timestamp(asked.started_at), asked.seconds, asked.status, asked.outcome, asked.peer, asked.excerpt
-    FROM asked
-    JOIN found USING (job_id, sequence, lease)
-    JOIN delivery USING (job_id, sequence)
-    WHERE delivery.job_id = ANY ($1::uuid[])
+        job_id, sequence, lease, tenant_id, attempt,
+        to_timestamp(started_at), seconds, status, outcome, peer, excerpt
+    FROM found
     ON CONFLICT (job_id, sequence, lease) DO UPDATE
     SET started_at = excluded.started_at, seconds = excluded.seconds, status = excluded.status,
         reason = excluded.reason, peer = excluded.peer, excerpt = excluded.excerpt
     WHERE delivery_attempt.reason = 'lost_lease'
 )
 UPDATE delivery
-SET state = asked.state,
+SET state = found.state,
     standing = 'waiting',
-    attempt = delivery.attempt - (NOT asked.is_charged)::int,
-    last_status = asked.status,
-    last_reason = asked.reason,
-    due_at = clock_timestamp() + asked.delay * interval '1 second',
-    finished_at = CASE WHEN asked.state <> 'PENDING' THEN clock_timestamp() END
-FROM asked
-JOIN found USING (job_id, sequence, lease)
+    attempt = delivery.attempt - (NOT found.is_charged)::int,
+    last_status = found.status,
+    last_reason = found.reason,
+    due_at = clock_timestamp() + found.delay * interval '1 second',
+    finished_at = CASE WHEN found.state <> 'PENDING' THEN clock_timestamp() END
+FROM found
 WHERE found.is_current
-    AND delivery.job_id = ANY ($1::uuid[])
     AND delivery.job_id = found.job_id AND delivery.sequence = found.sequence
-RETURNING delivery.job_id, delivery.sequence, asked.lease
+RETURNING delivery.job_id, delivery.sequence, found.lease
 
 -- stage: what has come due moves to where a claim sees it; what was lost with its lease counts as an attempt
 WITH due AS MATERIALIZED (
@@ -378,6 +392,50 @@ SELECT extract(epoch FROM least(
     (SELECT min(blocked_until) FROM endpoint WHERE blocked_until IS NOT NULL)
 ) - clock_timestamp())::float8 AS seconds
 
+-- measure: how endpoints and deliveries stand, each counted up to $1; the oldest due of the first $2 endpoints with any
+WITH RECURSIVE spots AS (
+    (
+        SELECT tenant_id, endpoint_id, due_at FROM delivery
+        WHERE state = 'PENDING' AND standing = 'ready'
+        ORDER BY tenant_id, endpoint_id, due_at
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT next.tenant_id, next.endpoint_id, next.due_at
+    FROM spots
+    CROSS JOIN LATERAL (
+        SELECT delivery.tenant_id, delivery.endpoint_id, delivery.due_at FROM delivery
+        WHERE delivery.state = 'PENDING' AND delivery.standing = 'ready'
+            AND (delivery.tenant_id, delivery.endpoint_id) > (spots.tenant_id, spots.endpoint_id)
+        ORDER BY delivery.tenant_id, delivery.endpoint_id, delivery.due_at
+        LIMIT 1
+    ) AS next
+), oldest AS (
+    SELECT least(
+        (SELECT min(due_at) FROM (SELECT due_at FROM spots LIMIT $2) AS ready),
+        (SELECT min(due_at) FROM delivery WHERE state = 'PENDING' AND standing IN ('waiting', 'leased'))
+    ) AS due_at
+), disabled AS (
+    SELECT FROM endpoint WHERE state = 'DISABLED' LIMIT $1
+), open AS (
+    SELECT FROM endpoint WHERE state = 'ACTIVE' AND is_open LIMIT $1
+), cooling AS (
+    SELECT FROM endpoint
+    WHERE blocked_until > clock_timestamp() AND state = 'ACTIVE' AND NOT is_open
+    ORDER BY blocked_until DESC
+    LIMIT $1
+), parked AS (
+    -- In the order of an index: parked ones may all lie behind the delivered ones of a month.
+    SELECT FROM delivery WHERE state = 'PARKED' ORDER BY tenant_id, finished_at LIMIT $1
+)
+SELECT
+    (SELECT count(*) FROM disabled) AS disabled,
+    (SELECT count(*) FROM open) AS open,
+    (SELECT count(*) FROM cooling) AS cooling,
+    (SELECT count(*) FROM parked) AS parked,
+    greatest(0, coalesce(extract(epoch FROM clock_timestamp() - oldest.due_at), 0))::float8 AS oldest_due_seconds
+FROM oldest
+
 -- know_endpoints: have a row for each of these endpoints
 INSERT INTO endpoint (id, tenant_id, url, updated_at)
 SELECT id, tenant_id, url, clock_timestamp()
@@ -391,6 +449,7 @@ SELECT
     denials, cap, successes,
     extract(epoch FROM failing_since)::float8 AS failing_since,
     extract(epoch FROM blocked_until)::float8 AS blocked_until,
+    extract(epoch FROM updated_at)::float8 AS stored_at,
     extract(epoch FROM clock_timestamp())::float8 AS now
 FROM endpoint
 WHERE id = ANY ($1::uuid[]) OR (id = ANY ($2::uuid[]) AND (failures > 0 OR cap IS NOT NULL OR is_open))

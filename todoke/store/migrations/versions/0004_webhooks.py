@@ -151,6 +151,9 @@ def _endpoints() -> None:
     op.create_index(
         "endpoint_blocked", "endpoint", ["blocked_until"], postgresql_where=sa.text("blocked_until IS NOT NULL")
     )
+    op.create_index(
+        "endpoint_troubled", "endpoint", ["state"], postgresql_where=sa.text("state = 'DISABLED' OR is_open")
+    )
 
 
 def _deliveries() -> None:
