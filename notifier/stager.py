@@ -15,6 +15,7 @@ log = structlog.get_logger()
 
 # Rows that come due one by one are moved in groups.
 PAUSE_SECONDS = 0.05
+CALM_SECONDS = 0.5
 
 
 class Stager:
@@ -47,17 +48,19 @@ class Stager:
 
     async def _stage_or_pause(self, staged: Callable[[], None]) -> float:
         try:
-            is_more = await self._stage(staged)
+            moved = await self._stage(staged)
             due = await self._deliveries.next_due_seconds()
         except Exception as error:
             log.warning("stage.failed", reason=str(error) or repr(error), retry_seconds=self._sweep_seconds)
             return self._sweep_seconds
-        if is_more or due is None:
-            return 0 if is_more else self._sweep_seconds
-        return min(due, self._sweep_seconds)
+        if moved >= STAGED_MAX:
+            return 0
+        # Due and yet not moved: somebody else has it locked, or a breaker waits for what its probe comes to.
+        calm = 0 if moved else CALM_SECONDS
+        return self._sweep_seconds if due is None else min(max(due, calm), self._sweep_seconds)
 
-    async def _stage(self, staged: Callable[[], None]) -> bool:
-        """Whether there may be more at once."""
+    async def _stage(self, staged: Callable[[], None]) -> int:
+        """How much was moved; as much as fits into one statement means that there may be more."""
         await self._sweep()
         moved, lost = await self._deliveries.stage()
         released = await self._deliveries.release(self._window_seconds)
@@ -66,7 +69,7 @@ class Stager:
             log.warning("delivery.leases_lost", deliveries=lost)
         if moved or released:
             staged()
-        return moved >= STAGED_MAX or released >= STAGED_MAX
+        return max(moved, released)
 
     async def _sweep(self) -> None:
         if time.monotonic() >= self._strays_at:
