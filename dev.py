@@ -67,7 +67,7 @@ def test(arguments, _started_at):
     options = ["--cov", "--cov-report=term:skip-covered"] + (["--full"] if full else ["-m", "not full"])
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--version")) for argument in chosen):
         # They wait more than they compute; worksteal, so that no long file is left to one of them.
-        options += ["-n", "3", "--dist", "worksteal"]
+        options += ["-n", "4", "--dist", "worksteal"]
     if not any(argument.startswith(("--randomly-seed", "--hypothesis-seed")) for argument in chosen):
         seed = random.SystemRandom().randrange(2**32)
         options += [f"--randomly-seed={seed}", f"--hypothesis-seed={seed}"]

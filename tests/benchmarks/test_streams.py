@@ -37,6 +37,7 @@ def test_memory_is_read_at_every_step_of_every_server(here: Stage) -> None:
     assert "KB a stream at 8" in streams_memory.report(found, chosen, counts)
 
 
+@pytest.mark.full
 def test_everybody_hears_what_is_broadcast(here: Stage) -> None:
     chosen = streams_broadcast.CONTESTANTS
     found = streams_broadcast.measure(here, chosen, streams=4, events=1, rounds=1)
@@ -44,6 +45,7 @@ def test_everybody_hears_what_is_broadcast(here: Stage) -> None:
     assert "one event to 4" in streams_broadcast.report(found, chosen, 4)
 
 
+@pytest.mark.full
 def test_streams_come_back_while_the_loop_is_watched(here: Stage) -> None:
     found = streams_churn.measure(here, streams_churn.CONTESTANTS, streams=10, seconds=1.5, rounds=1, seed=1)
     assert all(figure.first_p50 > 0 for [figure] in found.values())

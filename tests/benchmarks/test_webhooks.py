@@ -27,6 +27,7 @@ def test_every_delivery_and_every_post_is_counted(here: Stage) -> None:
     assert "Goal: 5,000 deliveries/s from one notifier" in webhooks_throughput.report(lines)
 
 
+@pytest.mark.full
 def test_healthy_endpoints_are_timed_beside_hanging_ones(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     # The shared pool waits for a time-out of 15 s, as it should.
     monkeypatch.setattr(webhooks_hanging, "CASES", webhooks_hanging.CASES[:2])
@@ -36,6 +37,7 @@ def test_healthy_endpoints_are_timed_beside_hanging_ones(here: Stage, monkeypatc
     assert "20 % hanging" in webhooks_hanging.report(found, size)
 
 
+@pytest.mark.full
 def test_a_dead_endpoints_backlog_is_timed(here: Stage) -> None:
     found = webhooks_backlog.measure(here, owed=20, rate=20, seconds=1)
     assert [len(delays) for delays in found.values()] == [20] * 3

@@ -143,15 +143,16 @@ async def test_over_verified_tls_a_receiver_is_obeyed(
     assert endpoint["state"] == state
 
 
-async def test_a_success_that_asks_to_be_disabled_is_a_success(
+async def test_a_success_that_asks_to_be_disabled_is_a_success_and_the_last(
     settings: Settings, database: Database, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     server, client = tls
     async with receiving(status(200, "webhook-delivery: disable"), tls=server) as receiver:
         async with notifying(settings, Internet({HOST: receiver.port}).transport(client)):
             await owe_many(database, [f"https://{HOST}/hook"], 2)
-            await stand(database, DELIVERED=2)
-    assert await database.fetch("SELECT FROM endpoint") == []
+            await stand(database, DELIVERED=1, PARKED=1)
+    [endpoint] = await database.fetch("SELECT state, disabled_reason FROM endpoint")
+    assert tuple(endpoint) == ("DISABLED", "asked_by_receiver")
 
 
 @pytest.mark.parametrize("code", [429, 503])

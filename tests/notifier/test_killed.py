@@ -108,7 +108,7 @@ async def test_a_notifier_killed_while_its_receivers_think(few: Settings, databa
     """The bytes are written, the answers are not there: all that was in flight comes once more, nothing else does."""
     async with receiving(*[silence] * IN_FLIGHT) as receiver:
         async with started(few, tmp_path) as doomed:
-            await owe_many(database, [receiver.url], OWED)
+            await owe_many(database, [f"{receiver.url}/{number}" for number in range(OWED)])
             await until(lambda: len(receiver.received) == IN_FLIGHT)
             doomed.signal(signal.SIGKILL)
             await doomed.ended()
