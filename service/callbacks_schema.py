@@ -40,6 +40,7 @@ STORY: dict[str, dict[str, Any]] = {
     },
     "cancelRequested": {"type": "boolean"},
     "retryOf": {"type": ["string", "null"], "format": "uuid"},
+    "clientRef": TEXT_OR_NULL | {"description": "The caller's own name for the job, as its submit gave it."},
     "createdAt": {"type": "string", "format": "date-time"},
     "startedAt": MOMENT_OR_NULL,
     "finishedAt": MOMENT_OR_NULL,

@@ -201,6 +201,10 @@ def _setting_row(name: str, variable: str) -> tuple[str, str, str]:
 COMPUTED = {
     "require_keys": "`true`",
     "tenant_streams_max": "`1000`",
+    "tenant_submits_per_minute": "`6000`",
+    "tenant_reads_per_minute": "`30000`",
+    "queue_depth_max": "`1000000`",
+    "tenant_queue_depth_max": "`100000`",
     "stream_drain_seconds": "`30`",
     "slots": "one for each CPU, at least 2",
     "heartbeat_seconds": "`5`",

@@ -37,6 +37,9 @@ class Extras:
     idempotency_key: str | None = None
     request_digest: bytes | None = None
     retry_of: UUID | None = None
+    client_ref: str | None = None
+    batch_id: UUID | None = None
+    trace: str | None = None
 
 
 def new_job(
@@ -62,6 +65,9 @@ def new_job(
         idempotency_key=extras.idempotency_key,
         request_digest=extras.request_digest,
         retry_of=extras.retry_of,
+        client_ref=extras.client_ref,
+        batch_id=extras.batch_id,
+        trace=extras.trace,
     )
 
 

@@ -32,6 +32,7 @@ class NewJob:
     max_losses: workers that may be lost over it. priority: -9 to 9, each step worth a minute of waiting.
     delay_seconds: before it is due. expires_seconds: how long after that it may wait for its first attempt.
     concurrency_limit: how many jobs of the same tenant and concurrency_key may run at once.
+    client_ref: the caller's own name for it. batch_id: shared by jobs of one batch. trace: its W3C traceparent.
     """
 
     id: UUID
@@ -52,6 +53,9 @@ class NewJob:
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
     retry_of: UUID | None = None
+    client_ref: str | None = None
+    batch_id: UUID | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Attempt:
 
     is_limited: whether a concurrency limit holds for it. queued_seconds: from due to claimed.
     recovered_seconds: from the end of a lost worker's lease to this claim; None when no worker was lost.
+    trace: the W3C traceparent of its submit.
     """
 
     id: UUID
@@ -86,6 +91,7 @@ class Attempt:
     is_limited: bool = False
     queued_seconds: float = 0
     recovered_seconds: float | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)

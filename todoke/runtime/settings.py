@@ -69,6 +69,32 @@ class Settings(BaseSettings):
         ),
     )
     body_bytes_max: int = Field(16 * 2**20, ge=1024, description="Largest request body, bytes.")
+    body_seconds: float = Field(30, gt=0, description="A request body that has not arrived after this long is refused.")
+    params_depth_max: int = Field(64, ge=1, le=190, description="How deep a body may nest, in levels.")
+    params_values_max: int = Field(1_000_000, ge=1, description="How many values a body may hold.")
+    cors_origins: Words = Field(
+        (), description="Web origins whose pages may call the API, e.g. https://app.example.com, comma-separated."
+    )
+    tenant_submits_per_minute: int = Field(
+        default_factory=lambda known: 0 if known.get("desk_mode", False) else 6_000,
+        ge=0,
+        description="Submits and other writes of one tenant in one API process. 0: no limit, desk mode's default.",
+    )
+    tenant_reads_per_minute: int = Field(
+        default_factory=lambda known: 0 if known.get("desk_mode", False) else 30_000,
+        ge=0,
+        description="Reads of one tenant in one API process. 0: no limit, desk mode's default.",
+    )
+    queue_depth_max: int = Field(
+        default_factory=lambda known: 0 if known.get("desk_mode", False) else 1_000_000,
+        ge=0,
+        description="Jobs that may wait for their start before submits are put off. 0: no limit, desk mode's default.",
+    )
+    tenant_queue_depth_max: int = Field(
+        default_factory=lambda known: 0 if known.get("desk_mode", False) else 100_000,
+        ge=0,
+        description="Of those, how many may be one tenant's. 0: no limit, desk mode's default.",
+    )
     stream_heartbeat_seconds: float = Field(
         15, gt=0, description="Silence on a stream before a comment is sent; below every common proxy's idle limit."
     )
@@ -177,9 +203,20 @@ class Settings(BaseSettings):
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port on loopback where worker and notifier show metrics. 0: none."
     )
+    otlp_url: str | None = Field(
+        None, description="Where traces go by OTLP over HTTP, e.g. http://collector:4318. Default: none are made."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe line logged.")
 
-    @field_validator("jobs", "callback_hosts", "callback_networks", "callback_denied", "callback_ports", mode="before")
+    @field_validator(
+        "jobs",
+        "callback_hosts",
+        "callback_networks",
+        "callback_denied",
+        "callback_ports",
+        "cors_origins",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

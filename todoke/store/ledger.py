@@ -251,6 +251,9 @@ def _spelled(job: NewJob) -> tuple[object, ...]:
         job.concurrency_key,
         job.concurrency_limit,
         job.retry_of,
+        job.client_ref,
+        job.batch_id,
+        job.trace,
     )
 
 
@@ -269,6 +272,7 @@ def _attempt(row: asyncpg.Record) -> Attempt:
         is_limited=row["is_limited"],
         queued_seconds=0.0 if is_recovered else waited,
         recovered_seconds=waited if is_recovered else None,
+        trace=row["trace"],
     )
 
 

@@ -72,6 +72,9 @@ job = Table(
     Column("retry_of", Uuid),
     _moment("results_expired_at"),
     Column("ticket_generation", Integer, nullable=False, server_default="0"),
+    Column("client_ref", Text),
+    Column("batch_id", Uuid),
+    Column("trace", Text),
     CheckConstraint("state IN ('PENDING', 'PROCESSING', 'SUCCESS', 'FAILED')", name="job_state_known"),
     CheckConstraint("(state IN ('SUCCESS', 'FAILED')) = (finished_at IS NOT NULL)", name="job_finished_when_terminal"),
     CheckConstraint(
@@ -110,6 +113,8 @@ job = Table(
         postgresql_where=text("finished_at IS NOT NULL AND results_expired_at IS NULL"),
     ),
     Index("job_age", "finished_at", postgresql_where=text("results_expired_at IS NOT NULL")),
+    Index("job_batch", "tenant_id", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
+    Index("job_failed", "tenant_id", "id", postgresql_where=text("state = 'FAILED'")),
 )
 
 event = Table(
@@ -296,7 +301,22 @@ api_key = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     _moment("expires_at"),
     _moment("revoked_at"),
+    _moment("last_used_at"),
+    Column("submits_per_minute", Integer),
+    Column("reads_per_minute", Integer),
     Index("api_key_tenant", "tenant_id", "created_at"),
+)
+
+tenant = Table(
+    "tenant",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("submits_per_minute", Integer),
+    Column("reads_per_minute", Integer),
+    Column("queue_depth_max", Integer),
+    Column("streams_max", Integer),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    _moment("suspended_at"),
 )
 
 worker = Table(

@@ -4,11 +4,11 @@ WITH asked AS (
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
         $8::text[], $9::bytea[], $10::int[], $11::float8[], $12::int[], $13::smallint[], $14::float8[], $15::float8[],
-        $16::text[], $17::int[], $18::uuid[]
+        $16::text[], $17::int[], $18::uuid[], $19::text[], $20::uuid[], $21::text[]
     ) AS asked (
         id, tenant_id, type, params, metadata, callback_url, callback_events,
         idempotency_key, request_digest, max_attempts, timeout_seconds, max_losses, priority, delay, expires,
-        concurrency_key, concurrency_limit, retry_of
+        concurrency_key, concurrency_limit, retry_of, client_ref, batch_id, trace
     )
     -- Two batches that share keys take them in one order, or they would lock each other out.
     ORDER BY tenant_id, type, idempotency_key
@@ -16,15 +16,15 @@ WITH asked AS (
 INSERT INTO job (
     id, tenant_id, type, params, metadata, callback_url, callback_events, idempotency_key, request_digest,
     max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
-    due_at, rank_at, expires_at, redispatch_at, created_at, updated_at
+    client_ref, batch_id, trace, due_at, rank_at, expires_at, redispatch_at, created_at, updated_at
 )
 SELECT
     id, tenant_id, type, params::json, metadata::json, callback_url, string_to_array(callback_events, ','),
     idempotency_key, request_digest,
     max_attempts, timeout_seconds, max_losses, priority, concurrency_key, concurrency_limit, retry_of,
-    due_at, due_at - priority * interval '1 minute', due_at + expires * interval '1 second',
+    client_ref, batch_id, trace, due_at, due_at - priority * interval '1 minute', due_at + expires * interval '1 second',
     -- A job due now has a hint on its way; for one due later the sweep sends the first.
-    due_at + CASE WHEN delay > 0 THEN 0 ELSE $19::float8 END * interval '1 second',
+    due_at + CASE WHEN delay > 0 THEN 0 ELSE $22::float8 END * interval '1 second',
     now(), now()
 FROM asked
 ON CONFLICT DO NOTHING
@@ -80,7 +80,7 @@ FROM picked
 WHERE job.id = picked.id AND job.id = ANY ($1::uuid[])
 RETURNING
     job.id, job.tenant_id, job.type, job.params, job.lease, job.attempt, job.failures, job.max_attempts,
-    job.timeout_seconds, job.sequence, job.progress_version,
+    job.timeout_seconds, job.sequence, job.progress_version, job.trace,
     job.concurrency_limit IS NOT NULL AS is_limited,
     extract(epoch FROM job.updated_at - coalesce(picked.lost_at, job.due_at))::float8 AS waited_seconds,
     picked.lost_at IS NOT NULL AS is_recovered
