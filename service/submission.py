@@ -110,7 +110,12 @@ def batch_model(job_type: JobType) -> type[Submission]:
     return create_model(
         model.__name__.replace("Submission", "BatchJob"),
         __base__=model,
-        type=(str, Field(pattern=f"^{job_type.name}$", description="The job type.")),
+        type=(
+            str,
+            Field(
+                pattern=f"^{job_type.name}$", description="The job type.", json_schema_extra={"const": job_type.name}
+            ),
+        ),
         idempotency_key=(
             str | None,
             Field(
