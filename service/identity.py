@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.problems import Problem, ProblemError
 from todoke.model.access import DEFAULT_TENANT, EVERY_SCOPE, Scope
+from todoke.model.limits import NO_KEY_LIMITS, NO_TENANT_LIMITS, KeyLimits, TenantLimits
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Identity:
     scopes: frozenset[Scope]
     right: Right
     is_by_ticket: bool = False
+    limits: TenantLimits = NO_TENANT_LIMITS
+    key_limits: KeyLimits = NO_KEY_LIMITS
 
 
 ANYONE = Identity(DEFAULT_TENANT, EVERY_SCOPE, Right(DEFAULT_TENANT))
