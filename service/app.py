@@ -10,9 +10,11 @@ from fastapi_offline import FastAPIOffline
 
 from service import callbacks_schema, problems, schema
 from service.callbacks import CallbackSecrets, CallbackWarnings
+from service.cors import Cors
 from service.delivery_cursors import DeliveryCursors
 from service.dispatcher import Dispatcher
 from service.door import GuardedDoor, OpenDoor
+from service.envelope import Envelope
 from service.feed import Feed
 from service.feed_cursors import FeedCursors
 from service.feed_log import FeedLog
@@ -51,6 +53,7 @@ from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.sealing_keys import sealing_keys
 from todoke.runtime.settings import Settings
+from todoke.runtime.tracing import Tracer, tracer_of
 from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
 from todoke.store.callback_tests import CallbackTests
@@ -106,7 +109,8 @@ class Rooms:
 def create_app(settings: Settings) -> Front:
     """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them.
 
-    When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why.
+    When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why. Raises
+    InvalidInput for what it knows at once.
     """
     database_url = settings.database_url.get_secret_value()
     doors = Doors(
@@ -115,20 +119,31 @@ def create_app(settings: Settings) -> Front:
         SqsQueue.from_settings(settings),
         S3Blobs.from_settings(settings),
     )
-    rooms = _rooms(settings, doors)
+    rooms, tracer = _rooms(settings, doors), tracer_of(settings.otlp_url, "api")
     app: FastAPI = FastAPIOffline(
         title="Todoke",
         description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
         version="0.1.0",
-        lifespan=lambda app: _running(app, doors, rooms),
+        lifespan=lambda app: _running(app, doors, rooms, tracer),
+        # /jobs/ is no job, and a redirect would tell whoever follows it the wrong thing about its method.
+        redirect_slashes=False,
     )
     app.include_router(_routes(settings, doors, rooms))
     problems.install(app)
     callbacks_schema.tell_of_webhooks(app)
-    _hang_doors(app, settings, rooms.door)
+    app.state.door = rooms.door if settings.require_keys else OpenDoor()
+    if settings.require_keys:
+        schema.tell_of_keys(app)
     app.state.hub, app.state.streams = rooms.hub, rooms.streams
     app.state.fault, app.state.stop = "", lambda: None
-    return Front(app)
+    return Front(_wrapped(app, settings, tracer), app)
+
+
+def _wrapped(api: FastAPI, settings: Settings, tracer: Tracer) -> Envelope:
+    """What a request passes before it is looked at; a desk keeps other sites' pages out."""
+    cors = Cors(settings.cors_origins)
+    guarded = Guard(api, cors) if settings.desk_mode else api
+    return Envelope(guarded, cors, tracer, settings.public_url)
 
 
 def _rooms(settings: Settings, doors: Doors) -> Rooms:
@@ -166,8 +181,9 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
 
 
 @contextlib.asynccontextmanager
-async def _running(app: FastAPI, doors: Doors, rooms: Rooms) -> AsyncIterator[None]:
+async def _running(app: FastAPI, doors: Doors, rooms: Rooms, tracer: Tracer) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(tracer.close)
         stack.callback(doors.queue.close)
         stack.callback(doors.blobs.close)
         await stack.enter_async_context(watched_loop())
@@ -215,15 +231,6 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)
     return router
-
-
-def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:
-    """A desk keeps other sites' pages out, and whatever needs keys those without one."""
-    if settings.desk_mode:
-        app.add_middleware(Guard)
-    app.state.door = guarded if settings.require_keys else OpenDoor()
-    if settings.require_keys:
-        schema.tell_of_keys(app)
 
 
 def _hub(settings: Settings, reader: Reader) -> Hub:

@@ -10,6 +10,7 @@ from service.problems import Problem, ProblemError
 from service.rights import Rights
 from service.tickets import Tickets
 from todoke.model.access import Scope, secret_digest, split_key
+from todoke.model.codes import Code
 from todoke.model.ids import parse_id
 
 WATCHING = frozenset({Scope.READ})
@@ -65,7 +66,7 @@ class GuardedDoor:
 def _required() -> Problem:
     return Problem(
         401,
-        "KEY_REQUIRED",
+        Code.KEY_REQUIRED,
         "this needs an API key: send Authorization: Bearer tdk_…",
         headers={"WWW-Authenticate": "Bearer"},
     )
@@ -74,7 +75,7 @@ def _required() -> Problem:
 def _refused() -> Problem:
     return Problem(
         401,
-        "KEY_REFUSED",
+        Code.KEY_REFUSED,
         "what was shown does not admit: it is unknown, has expired or was revoked, or is for something else",
         headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
     )

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.problems import Problem, ProblemError
 from todoke.model.access import DEFAULT_TENANT, EVERY_SCOPE, Scope
+from todoke.model.codes import Code
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Identity:
     is_by_ticket: bool = False
 
 
+# Where a request's scope keeps its caller, once known: for the log, for CORS, and so that nobody asks twice.
+IDENTITY = "todoke.identity"
+
 ANYONE = Identity(DEFAULT_TENANT, EVERY_SCOPE, Right(DEFAULT_TENANT))
 
 
@@ -53,7 +57,8 @@ class Door(Protocol):
 async def identify(request: Request) -> Identity:
     """The caller of this request. Raises ProblemError 401 for one who does not say or prove who it is, Unavailable."""
     door: Door = request.app.state.door
-    return await door.identify(request)
+    identity = request.scope[IDENTITY] = await door.identify(request)
+    return identity
 
 
 async def admit(request: Request, scope: Scope) -> Identity:
@@ -76,5 +81,5 @@ def may(scope: Scope) -> Callable[[Request], Awaitable[Identity]]:
 def _missing(scope: Scope) -> Problem:
     challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
     return Problem(
-        403, "SCOPE_MISSING", f"this needs a key with the scope {scope}", headers={"WWW-Authenticate": challenge}
+        403, Code.SCOPE_MISSING, f"this needs a key with the scope {scope}", headers={"WWW-Authenticate": challenge}
     )

@@ -56,9 +56,9 @@ class Streams:
         """The answer that streams `source`. wait: it ends after so many seconds without news."""
         return _Streaming(self, source, right, headers, wait)
 
-    def apology(self, reason: str, headers: Mapping[str, str] | None = None) -> EventSourceResponse:
+    def apology(self, reason: str) -> EventSourceResponse:
         """Come back later, inside a 200: an error status would stop a browser for good."""
-        return _Streaming(self, _Farewell(farewell(reason, sse.RETRY_MILLISECONDS)), Right(""), headers, None)
+        return _Streaming(self, _Farewell(farewell(reason, sse.RETRY_MILLISECONDS)), Right(""), None, None)
 
     async def run(self) -> None:
         """Heartbeats, rotation, write deadlines and ended rights, until canceled."""

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from service.problems import Problem, ProblemError, mistake
 from todoke.jobs.catalog import PRIORITY_MAX, JobType
 from todoke.model import event
+from todoke.model.codes import Code
 from todoke.model.errors import InvalidInput
 
 METADATA_BYTES_MAX = 2048
@@ -112,7 +113,7 @@ def parse_submission(model: type[Body], body: bytes, content_type: str) -> Body:
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
     """The whole body. Raises ProblemError 413 as soon as it is known to be too large."""
-    too_large = ProblemError(Problem(413, "CONTENT_TOO_LARGE", f"the body may have at most {bytes_max} bytes"))
+    too_large = ProblemError(Problem(413, Code.CONTENT_TOO_LARGE, f"the body may have at most {bytes_max} bytes"))
     if int(request.headers.get("content-length") or 0) > bytes_max:
         raise too_large
     body = bytearray()
@@ -142,8 +143,8 @@ def digest(body: bytes) -> bytes:
 
 def _not_json(content_type: str, why: str) -> Problem:
     if content_type and "json" not in content_type:
-        return Problem(415, "UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
-    return Problem(400, "MALFORMED_JSON", why)
+        return Problem(415, Code.UNSUPPORTED_MEDIA_TYPE, "send the body as application/json")
+    return Problem(400, Code.MALFORMED_JSON, why)
 
 
 def _invalid(error: ValidationError) -> InvalidInput:

@@ -11,6 +11,7 @@ from service.preferences import WAIT
 from service.routes.submit import ENDED, IDEMPOTENCY_KEY, SubmitRoutes
 from service.statuses import Statuses, find
 from service.submission import parse_key
+from service.tracing import trace_of
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import once_more
 from todoke.model.access import Scope
@@ -84,5 +85,6 @@ class ControlRoutes:
             await find(self._reader, job_id, identity)
             raise NotFound("job not found")
         await self._submit.check_callback_of(identity.tenant_id, original.callback_url)
-        job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key)
+        trace = trace_of(request.scope)
+        job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key, trace=trace)
         return await self._submit.accept(job, request, identity)

@@ -76,7 +76,6 @@ class ResultRoutes:
             "Content-Type": artifact.media_type,
             "Content-Disposition": disposition(artifact.name, inline=inline),
             "Content-Security-Policy": SANDBOX,
-            "X-Content-Type-Options": "nosniff",
             "ETag": f'"{artifact.sha256}"',
             "Cache-Control": "private, no-cache",
         }

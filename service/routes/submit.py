@@ -15,6 +15,7 @@ from service.preferences import APPLIED, WAIT
 from service.statuses import Statuses
 from service.submission import Submission, body_of, digest, parse_key, parse_submission, read_body, submission_model
 from service.tickets import Tickets
+from service.tracing import span_of, trace_of
 from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job
 from todoke.model.access import Scope
@@ -22,6 +23,7 @@ from todoke.model.errors import KeyReused
 from todoke.model.job import Accepted, NewJob
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
+from todoke.runtime.tracing import Kind
 from todoke.wire.destination import Rules, check_url
 
 RETRY_AFTER_SECONDS = 3
@@ -86,7 +88,7 @@ class SubmitRoutes:
 
         With `Prefer: wait` it is 200 and the status when the job ends in time.
         """
-        answer = await self._batcher.put(job)
+        answer = await self._keep(job, request)
         if isinstance(answer, KeyReused):
             raise answer
         # The first hint of a job that is due later comes from the sweep.
@@ -103,6 +105,13 @@ class SubmitRoutes:
             response.headers["Idempotent-Replayed"] = "true"
         return response
 
+    async def _keep(self, job: NewJob, request: Request) -> Accepted | KeyReused:
+        span = span_of(request.scope).begin(f"accept {job.type}", Kind.INTERNAL, {"todoke.job_id": str(job.id)})
+        try:
+            return await self._batcher.put(job)
+        finally:
+            span.end()
+
     def _job(
         self, request: Request, job_type: JobType, submission: Submission, body: bytes, identity: Identity
     ) -> NewJob:
@@ -117,6 +126,7 @@ class SubmitRoutes:
             callback_events=submission.callback_events,
             idempotency_key=key,
             request_digest=digest(body) if key else None,
+            trace=trace_of(request.scope),
         )
         losses_max = self._settings.losses_max
         return new_job(job_type, identity.tenant_id, params, terms, extras, losses_max=losses_max)
