@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
-from fastapi_offline import FastAPIOffline
 
 from service import callbacks_schema, problems, schema
 from service.callbacks import CallbackSecrets, CallbackWarnings
@@ -25,6 +24,7 @@ from service.hub import Hub
 from service.keyring import Keyring
 from service.links import Links
 from service.long_poll import LongPolls
+from service.readiness import Probe, Readiness
 from service.rights import Rights
 from service.routes.callback_tests import CallbackTestRoutes
 from service.routes.control import ControlRoutes
@@ -35,6 +35,7 @@ from service.routes.feed import FeedRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.module import ModuleRoutes
+from service.routes.reference import add_reference
 from service.routes.results import ResultRoutes
 from service.routes.secrets import SecretRoutes
 from service.routes.submit import SubmitRoutes
@@ -104,6 +105,7 @@ class Rooms:
     callbacks: CallbackWarnings
     signing_secrets: SigningSecrets
     callback_secrets: CallbackSecrets
+    readiness: Readiness
 
 
 def create_app(settings: Settings) -> Front:
@@ -112,6 +114,7 @@ def create_app(settings: Settings) -> Front:
     When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why. Raises
     InvalidInput for what it knows at once.
     """
+    tracer = tracer_of(settings.otlp_url, "api")
     database_url = settings.database_url.get_secret_value()
     doors = Doors(
         Database(database_url),
@@ -119,15 +122,18 @@ def create_app(settings: Settings) -> Front:
         SqsQueue.from_settings(settings),
         S3Blobs.from_settings(settings),
     )
-    rooms, tracer = _rooms(settings, doors), tracer_of(settings.otlp_url, "api")
-    app: FastAPI = FastAPIOffline(
+    rooms = _rooms(settings, doors)
+    app = FastAPI(
         title="Todoke",
         description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
         version="0.1.0",
         lifespan=lambda app: _running(app, doors, rooms, tracer),
         # /jobs/ is no job, and a redirect would tell whoever follows it the wrong thing about its method.
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
+    add_reference(app)
     app.include_router(_routes(settings, doors, rooms))
     problems.install(app)
     callbacks_schema.tell_of_webhooks(app)
@@ -177,6 +183,9 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
         callbacks=CallbackWarnings(Callbacks(database)),
         signing_secrets=secrets,
         callback_secrets=CallbackSecrets(secrets, has_fallback=bool(settings.signing_secret)),
+        readiness=Readiness(
+            hub, streams, Probe(database.check_writable), Probe(doors.queue.depth) if settings.sqs_queue_url else None
+        ),
     )
 
 
@@ -191,6 +200,7 @@ async def _running(app: FastAPI, doors: Doors, rooms: Rooms, tracer: Tracer) -> 
         await stack.enter_async_context(doors.database)
         loops = (_watch(app, rooms.hub), rooms.feed.run(), rooms.streams.run(), rooms.paces.run())
         await stack.enter_async_context(running(*loops))
+        stack.callback(rooms.readiness.close)
         yield
         await rooms.dispatcher.drain()
 
@@ -228,7 +238,7 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     ).add_to(router)
     SecretRoutes(rooms.signing_secrets, submit.check_callback).add_to(router)
     WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
-    HealthRoutes(rooms.hub, rooms.streams).add_to(router)
+    HealthRoutes(rooms.readiness).add_to(router)
     ModuleRoutes().add_to(router)
     return router
 

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
+from starlette.routing import Match, Mount
 
 from service import trail
 from todoke.model.codes import Code
@@ -180,8 +180,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> list[str]:
     """Every method of this path, not only those of the first route that has it."""
     scope = request.scope
-    return [
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    found = [
         method
         for method in METHODS
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
     ]
+    return found or ["GET", "HEAD"]

@@ -7,8 +7,11 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 from todoke.model.errors import InvalidInput
+
+TRACES_PATH = "/v1/traces"
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -82,6 +85,17 @@ class Off:
 
     def close(self) -> None:
         """Nothing was opened."""
+
+
+def traces_url(otlp_url: str) -> str:
+    """Where spans are posted, by the path that collectors offer."""
+    return otlp_url if otlp_url.endswith(TRACES_PATH) else otlp_url.rstrip("/") + TRACES_PATH
+
+
+def for_job_code(otlp_url: str) -> str:
+    """The same without user and password, which job code must not see."""
+    parts = urlsplit(traces_url(otlp_url))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def tracer_of(otlp_url: str | None, process: str) -> Tracer:
