@@ -20,6 +20,7 @@ from todoke.wire import traceparent
 log = structlog.get_logger()
 
 REQUEST_ID = b"x-request-id"
+ALLOW_ORIGIN = b"access-control-allow-origin"
 SERVER_ERRORS = 500
 
 
@@ -62,7 +63,8 @@ class Envelope:
     def dress(self, message: Message, scope: Scope, origin: bytes | None, request_id: bytes) -> None:
         """Add to the head of an answer what it lacks."""
         found: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-        self._cors.add_to(found, scope, origin)
+        if not any(name == ALLOW_ORIGIN for name, _ in found):
+            self._cors.add_to(found, scope, origin)
         names = {name for name, _ in found}
         found += [header for header in self._defaults if header[0] not in names]
         found.append((REQUEST_ID, request_id))

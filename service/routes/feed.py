@@ -50,7 +50,7 @@ class FeedRoutes:
     ) -> Response:
         wanted = FeedFilter.of(types, job_types)
         if wanted.unknown:
-            raise InvalidInput(f"no such event type: {', '.join(wanted.unknown)}; there are {', '.join(TYPES)}")
+            raise InvalidInput(f"type: there is no such event type; there are {', '.join(TYPES)}")
         wants_list = wants_list_in(request.headers)
         try:
             # Here and not as a dependency: a browser is to come back when this cannot be decided now.
