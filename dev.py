@@ -25,9 +25,9 @@ STAMP = os.path.join(VENV, ".todoke-installed.json")
 LOG = os.path.join(VENV, "install.log")
 OLDEST = (3, 11)
 LOCK_HEADER = """\
-# Every package of the run-time, embedded and dev sets, pinned. Written by `python3 dev.py lock`, which installs
-# `.[embedded,dev]` as pyproject.toml allows into a fresh environment and notes what came; not edited by hand.
-# boto3 stays at the version ministack pins.
+# Every package of the run-time, embedded, dev and tracing sets, pinned. Written by `python3 dev.py lock`, which
+# installs `.[embedded,dev,tracing]` as pyproject.toml allows into a fresh environment and notes what came; not edited
+# by hand. boto3 stays at the version ministack pins.
 """
 
 
@@ -61,7 +61,7 @@ def demo(arguments, started_at):
 
 def test(arguments, _started_at):
     """Become pytest: the short tier, or with --full all of it."""
-    install(["embedded", "dev"])
+    install(["embedded", "dev", "tracing"])
     full = "--full" in arguments
     chosen = [argument for argument in arguments if argument != "--full"]
     options = ["--full"] if full else ["-m", "not full"]
@@ -82,7 +82,7 @@ def lock(_arguments, _started_at):
         python = make_venv(os.path.join(folder, "venv"))
         run_quietly(
             "Resolving",
-            [python, "-m", "pip", "install", "-e", f"{ROOT}[embedded,dev]"],
+            [python, "-m", "pip", "install", "-e", f"{ROOT}[embedded,dev,tracing]"],
             os.path.join(folder, "log"),
         )
         frozen = subprocess.run(

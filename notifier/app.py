@@ -17,6 +17,7 @@ from todoke.runtime.lifecycle import running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.sealing_keys import lasting_keys
 from todoke.runtime.settings import Settings
+from todoke.runtime.tracing import Tracer, tracing
 from todoke.store.announcing import Off
 from todoke.store.bell import Bell
 from todoke.store.callback_tests import CallbackTests
@@ -36,11 +37,14 @@ async def run(settings: Settings) -> None:
     """Deliver until SIGTERM, then finish what is in flight. Raises InvalidInput for settings that do not allow it."""
     rules = Rules.of(settings)
     async with stop_signals() as stopping, watched_loop():
-        await notify(settings, VettedTransport(rules), stopping)
+        with tracing(settings.otlp_url, "notifier") as tracer:
+            await notify(settings, VettedTransport(rules), stopping, tracer)
     log.info("notifier.stopped")
 
 
-async def notify(settings: Settings, transport: VettedTransport, stopping: asyncio.Event) -> None:
+async def notify(
+    settings: Settings, transport: VettedTransport, stopping: asyncio.Event, tracer: Tracer | None = None
+) -> None:
     """Claim, send and record until `stopping`, then drain for at most `settings.drain_seconds`. Raises as `run`."""
     url = settings.database_url.get_secret_value()
     async with Database(url, CONNECTIONS_MAX) as database, transport:
@@ -48,7 +52,7 @@ async def notify(settings: Settings, transport: VettedTransport, stopping: async
         await signers.start()
         deliveries = Deliveries(database, settings.webhook_endpoint_slots)
         stager = Stager(deliveries, window_seconds=_window_seconds(settings), sweep_seconds=_sweep_seconds(settings))
-        sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes)
+        sender = Sender(transport, settings.webhook_timeout_seconds, settings.webhook_excerpt_bytes, tracer)
         recorder = Recorder(deliveries, stager.look)
         claimer = _claimer(settings, deliveries, _courier(settings, signers, sender, recorder))
         tester = _tester(settings, database, signers, sender)

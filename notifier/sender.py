@@ -17,6 +17,8 @@ from notifier.faults import SendError
 from notifier.replies import Reply
 from notifier.transport import Request, Stamp, VettedTransport
 from todoke.model.delivery import Answer, Delivery, Reason
+from todoke.runtime.tracing import Kind, Off, Tracer
+from todoke.wire import traceparent
 from todoke.wire.signed import SIGNATURE
 
 log = structlog.get_logger()
@@ -46,18 +48,26 @@ class Sender:
     excerpt_bytes: of a refusing answer's body, so much is kept.
     """
 
-    def __init__(self, transport: VettedTransport, timeout_seconds: float, excerpt_bytes: int) -> None:
-        self._transport = transport
+    def __init__(
+        self, transport: VettedTransport, timeout_seconds: float, excerpt_bytes: int, tracer: Tracer | None = None
+    ) -> None:
+        self._transport, self._tracer = transport, tracer or Off()
         self._timeout_seconds = timeout_seconds
         self._excerpt_bytes = excerpt_bytes
 
     async def send(self, delivery: Delivery, signer: Signer) -> Answer:
         """Make one attempt. Never raises: what goes wrong becomes the answer's reason."""
         body = delivery.body.encode()
-        attempt = {ATTEMPT_HEADER: str(delivery.attempt)}
-        return await self.post(
-            delivery.url, attempt, body, lambda: signer.headers(delivery.webhook_id, int(time.time()), body)
+        headers = {ATTEMPT_HEADER: str(delivery.attempt)}
+        span = self._tracer.begin("POST webhook", Kind.CLIENT, delivery.trace)
+        if span.traceparent is not None:
+            headers[traceparent.NAME] = span.traceparent
+        answer = await self.post(
+            delivery.url, headers, body, lambda: signer.headers(delivery.webhook_id, int(time.time()), body)
         )
+        if self._tracer.is_on:
+            span.end(None, _attributes(delivery, answer), None if answer.is_success else answer.reason)
+        return answer
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, stamp: Stamp) -> Answer:
         """Post `body`; `stamp` is called for more headers just before each write. Never raises."""
@@ -111,6 +121,19 @@ class Sender:
             peer=reply.peer,
             excerpt=escaped(excerpt, self._excerpt_bytes),
         )
+
+
+def _attributes(delivery: Delivery, answer: Answer) -> dict[str, str | int]:
+    found: dict[str, str | int] = {
+        "http.request.method": "POST",
+        "server.address": host_of(delivery.url) or "",
+        "http.request.resend_count": delivery.attempt - 1,
+        "todoke.job_id": str(delivery.job_id),
+        "todoke.webhook_id": delivery.webhook_id,
+    }
+    if answer.status is not None:
+        found["http.response.status_code"] = answer.status
+    return found
 
 
 @lru_cache(URLS_MAX)

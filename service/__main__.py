@@ -60,19 +60,20 @@ def main() -> int:
         settings = load_settings()
         sealing_keys(settings)
         Rules.of(settings)
+        configure_logging("api", settings.log_level)
+        app = create_app(settings)
     except InvalidInput as error:
-        print(f"todoke api: {error}", file=sys.stderr)  # noqa: T201 - logging is not up yet
+        print(f"todoke api: {error}", file=sys.stderr)  # noqa: T201 - logging may not be up yet
         return 2
-    configure_logging("api", settings.log_level)
     for name in unknown_variables():
         log.warning("settings.unknown", variable=name)
     # It would cut every stream at once; ours tells each reader when to come back.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
-    app = create_app(settings)
     server = Server(
         uvicorn.Config(
             app,
             http=Connection,
+            ws="none",
             host=settings.host,
             port=settings.port,
             log_config=None,

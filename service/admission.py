@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from service.problems import Problem, ProblemError
+from todoke.model.codes import Code
 from todoke.model.errors import Unavailable
 from todoke.model.limits import TenantLimits, in_force
 from todoke.runtime import metrics
@@ -57,24 +58,24 @@ class Admission:
         metrics.QUEUE_DEPTH.set(depth)
 
     def check(self, tenant_id: str, limits: TenantLimits, jobs: int = 1) -> None:
-        """Raises ProblemError 503 when the queue has no room for so many more, 429 when this tenant's share has none."""
+        """Raises ProblemError 503 when the queue has no room for so many more, 429 when the tenant's share has none."""
         if self._clock() - self._counted_at > STALE_SECONDS:
             return
         whole, share = self._depth_max, in_force(limits.queue_depth_max, self._tenant_depth_max)
         if whole and self._depth + self._taken + jobs > whole:
             detail = "more jobs wait than this service takes"
-            raise ProblemError(self._refusal(503, "QUEUE_FULL", detail, self._depth + self._taken + jobs - whole))
+            raise ProblemError(self._refusal(503, Code.QUEUE_FULL, detail, self._depth + self._taken + jobs - whole))
         waiting = self._waiting[tenant_id]
         if share and waiting + jobs > share:
             detail = f"{waiting} of your jobs wait for their start, and {share} may"
-            raise ProblemError(self._refusal(429, "QUEUE_QUOTA", detail, waiting + jobs - share))
+            raise ProblemError(self._refusal(429, Code.QUEUE_QUOTA, detail, waiting + jobs - share))
 
     def took(self, tenant_id: str, jobs: int = 1) -> None:
         """So many more wait from now on."""
         self._waiting[tenant_id] += jobs
         self._taken += jobs
 
-    def _refusal(self, status: int, code: str, detail: str, excess: int) -> Problem:
+    def _refusal(self, status: int, code: Code, detail: str, excess: int) -> Problem:
         """With when there is room, if jobs go on starting as they did lately."""
         pace = self._drained_per_second
         seconds = min(AGAIN_SECONDS_MAX, max(1, math.ceil(excess / pace))) if pace else AGAIN_SECONDS_MAX

@@ -6,26 +6,32 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
-from fastapi_offline import FastAPIOffline
 
 from service import callbacks_schema, problems, schema
+from service.admission import Admission
 from service.body import Bodies
+from service.budgets import Budgets
 from service.callbacks import CallbackSecrets, CallbackWarnings
+from service.cors import Cors
 from service.delivery_cursors import DeliveryCursors
 from service.dispatcher import Dispatcher
 from service.door import GuardedDoor, OpenDoor
+from service.envelope import Envelope
 from service.feed import Feed
 from service.feed_cursors import FeedCursors
 from service.feed_log import FeedLog
 from service.front import Front
+from service.gate import Gate
 from service.guard import Guard
 from service.history import Paces
 from service.hub import Hub
+from service.identity import Door
 from service.intake import Intake
 from service.job_cursors import JobCursors
 from service.keyring import Keyring
 from service.links import Links
 from service.long_poll import LongPolls
+from service.readiness import Probe, Readiness
 from service.rights import Rights
 from service.routes.batch import BatchRoutes
 from service.routes.callback_tests import CallbackTestRoutes
@@ -39,6 +45,7 @@ from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.listing import ListingRoutes
 from service.routes.module import ModuleRoutes
+from service.routes.reference import add_reference
 from service.routes.results import ResultRoutes
 from service.routes.secrets import SecretRoutes
 from service.routes.submit import SubmitRoutes
@@ -47,6 +54,7 @@ from service.routes.well_known import WellKnownRoutes
 from service.statuses import Statuses
 from service.streams import Streams
 from service.tickets import Tickets
+from service.usage import Usage
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
 from todoke.model.errors import InvalidInput
@@ -55,6 +63,7 @@ from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.sealing_keys import sealing_keys
 from todoke.runtime.settings import Settings
+from todoke.runtime.tracing import Tracer, tracer_of
 from todoke.store.announcing import Announcer, announcer_of
 from todoke.store.api_keys import ApiKeys
 from todoke.store.callback_tests import CallbackTests
@@ -68,6 +77,7 @@ from todoke.store.listing import Listing
 from todoke.store.reading import Reader
 from todoke.store.retention import Retention
 from todoke.store.signing import SigningKeys, SigningSecrets
+from todoke.store.tenants import Tenants
 
 # Of eight connections: readers that come back together leave some for those who submit and poll.
 REPLAYS_AT_ONCE = 4
@@ -100,20 +110,26 @@ class Rooms:
     tickets: Tickets
     links: Links
     dispatcher: Dispatcher
-    door: GuardedDoor
+    door: Door
+    usage: Usage
+    budgets: Budgets
+    admission: Admission
     delivery_log: DeliveryLog
     delivery_cursors: DeliveryCursors
     endpoints: Endpoints
     callbacks: CallbackWarnings
     signing_secrets: SigningSecrets
     callback_secrets: CallbackSecrets
+    readiness: Readiness
 
 
 def create_app(settings: Settings) -> Front:
     """The API. `state.streams` lets the server end open streams when it stops; `state.hub` is what feeds them.
 
-    When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why.
+    When it finds that it cannot work with these settings, it calls `state.stop`; `state.fault` says why. Raises
+    InvalidInput for what it knows at once.
     """
+    tracer = tracer_of(settings.otlp_url, "api")
     database_url = settings.database_url.get_secret_value()
     doors = Doors(
         Database(database_url),
@@ -122,25 +138,40 @@ def create_app(settings: Settings) -> Front:
         S3Blobs.from_settings(settings),
     )
     rooms = _rooms(settings, doors)
-    app: FastAPI = FastAPIOffline(
+    app = FastAPI(
         title="Todoke",
         description="Post work, get 202, learn that it is done by polling, SSE or a signed webhook.",
         version="0.1.0",
-        lifespan=lambda app: _running(app, doors, rooms),
+        lifespan=lambda app: _running(app, doors, rooms, tracer),
+        # /jobs/ is no job, and a redirect would tell whoever follows it the wrong thing about its method.
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
+    add_reference(app)
     app.include_router(_routes(settings, doors, rooms))
     problems.install(app)
     callbacks_schema.tell_of_webhooks(app)
-    _hang_doors(app, settings, rooms.door)
+    app.state.door = rooms.door
+    if settings.require_keys:
+        schema.tell_of_keys(app)
     app.state.hub, app.state.streams = rooms.hub, rooms.streams
     app.state.fault, app.state.stop = "", lambda: None
-    return Front(app)
+    return Front(_wrapped(app, settings, rooms, tracer), app)
+
+
+def _wrapped(api: FastAPI, settings: Settings, rooms: Rooms, tracer: Tracer) -> Envelope:
+    """What a request passes before it is looked at; a desk keeps other sites' pages out."""
+    cors = Cors(settings.cors_origins)
+    gate = Gate(api, rooms.door, rooms.budgets, rooms.streams)
+    guarded = Guard(gate, cors) if settings.desk_mode else gate
+    return Envelope(guarded, cors, tracer, settings.public_url)
 
 
 def _rooms(settings: Settings, doors: Doors) -> Rooms:
     database, links, replays = doors.database, Links(settings.public_url), asyncio.Semaphore(REPLAYS_AT_ONCE)
     reader, api_keys = Reader(database), ApiKeys(database)
-    hub, rights = _hub(settings, reader), Rights(api_keys)
+    hub, rights, usage = _hub(settings, reader), Rights(api_keys), Usage(api_keys)
     streams, paces = Streams(settings, hub, rights), Paces(History(database))
     seals = sealing_keys(settings)
     # What is kept needs keys that outlive this process.
@@ -162,38 +193,46 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
         tickets=tickets,
         links=links,
         dispatcher=Dispatcher(doors.queue),
-        door=GuardedDoor(Keyring(api_keys), tickets, rights),
+        door=GuardedDoor(Keyring(api_keys), tickets, rights, usage) if settings.require_keys else OpenDoor(),
+        usage=usage,
+        budgets=Budgets(settings),
+        admission=Admission(settings, Tenants(database)),
         delivery_log=DeliveryLog(database, settings.notify_channel, doors.announcer),
         delivery_cursors=DeliveryCursors(seals),
         endpoints=Endpoints(database, settings.notify_channel, doors.announcer),
         callbacks=CallbackWarnings(Callbacks(database)),
         signing_secrets=secrets,
         callback_secrets=CallbackSecrets(secrets, has_fallback=bool(settings.signing_secret)),
+        readiness=Readiness(
+            hub, streams, Probe(database.check_writable), Probe(doors.queue.depth) if settings.sqs_queue_url else None
+        ),
     )
 
 
 @contextlib.asynccontextmanager
-async def _running(app: FastAPI, doors: Doors, rooms: Rooms) -> AsyncIterator[None]:
+async def _running(app: FastAPI, doors: Doors, rooms: Rooms, tracer: Tracer) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(tracer.close)
         stack.callback(doors.queue.close)
         stack.callback(doors.blobs.close)
         await stack.enter_async_context(watched_loop())
         await stack.enter_async_context(doors.announcer)
         await stack.enter_async_context(doors.database)
         loops = (_watch(app, rooms.hub), rooms.feed.run(), rooms.streams.run(), rooms.paces.run())
-        await stack.enter_async_context(running(*loops))
+        await stack.enter_async_context(running(*loops, rooms.usage.run(), rooms.admission.run()))
+        stack.callback(rooms.readiness.close)
         yield
         await rooms.dispatcher.drain()
 
 
 def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
-    intake = Intake(settings, rooms.ledger, rooms.dispatcher, rooms.callbacks, rooms.callback_secrets)
+    intake = Intake(settings, rooms.ledger, rooms.dispatcher, rooms.callbacks, rooms.callback_secrets, rooms.admission)
     bodies = Bodies(settings)
     submit = SubmitRoutes(intake, bodies, rooms.links, rooms.statuses, rooms.tickets)
     router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
     for job_type in catalog.values():
         submit.add_to(router, job_type)
-    BatchRoutes(intake, bodies, rooms.links, catalog).add_to(router)
+    BatchRoutes(intake, bodies, rooms.budgets, rooms.links, catalog).add_to(router)
     ListingRoutes(Listing(doors.database), rooms.statuses, rooms.job_cursors).add_to(router)
     JobRoutes(rooms.statuses).add_to(router)
     ErasingRoutes(reader, Retention(doors.database), is_store_known=bool(settings.s3_bucket)).add_to(router)
@@ -211,18 +250,9 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     ).add_to(router)
     SecretRoutes(rooms.signing_secrets, intake.check_url).add_to(router)
     WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
-    HealthRoutes(rooms.hub, rooms.streams).add_to(router)
+    HealthRoutes(rooms.readiness).add_to(router)
     ModuleRoutes().add_to(router)
     return router
-
-
-def _hang_doors(app: FastAPI, settings: Settings, guarded: GuardedDoor) -> None:
-    """A desk keeps other sites' pages out, and whatever needs keys those without one."""
-    if settings.desk_mode:
-        app.add_middleware(Guard)
-    app.state.door = guarded if settings.require_keys else OpenDoor()
-    if settings.require_keys:
-        schema.tell_of_keys(app)
 
 
 def _hub(settings: Settings, reader: Reader) -> Hub:

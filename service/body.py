@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from service.problems import Problem, ProblemError
+from todoke.model.codes import Code
 from todoke.model.errors import InvalidInput
 from todoke.runtime.settings import Settings
 
@@ -50,15 +51,15 @@ class Bodies:
 
 
 async def read_body(request: Request, bytes_max: int, seconds: float = 30) -> bytes:
-    """The whole body. Raises ProblemError 413 as soon as it is known to be too large, 408 or 400 when it ends early.
+    """The whole body. Raises ProblemError 413 as soon as it is known to be too large, 408 when it does not come.
 
     The rest of a body that was refused is thrown away; see `Connection`.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
         detail = "send the body as it is, without Content-Encoding"
-        raise ProblemError(Problem(415, "UNSUPPORTED_MEDIA_TYPE", detail))
+        raise ProblemError(Problem(415, Code.UNSUPPORTED_MEDIA_TYPE, detail))
     detail = f"the body may have at most {bytes_max} bytes"
-    too_large = ProblemError(Problem(413, "CONTENT_TOO_LARGE", detail))
+    too_large = ProblemError(Problem(413, Code.CONTENT_TOO_LARGE, detail))
     if int(request.headers.get("content-length") or 0) > bytes_max:
         raise too_large
     body = bytearray()
@@ -68,12 +69,9 @@ async def read_body(request: Request, bytes_max: int, seconds: float = 30) -> by
                 body += chunk
                 if len(body) > bytes_max:
                     raise too_large
-    except ClientDisconnect:
-        # Nobody reads it, but for the log.
-        raise ProblemError(Problem(400, "BODY_INCOMPLETE", "the body ended before it was whole")) from None
     except TimeoutError:
         detail = f"the body had not arrived after {seconds:g} seconds"
-        raise ProblemError(Problem(408, "BODY_TIMEOUT", detail)) from None
+        raise ProblemError(Problem(408, Code.BODY_TIMEOUT, detail)) from None
     return bytes(body)
 
 
@@ -101,8 +99,8 @@ def text_of(body: bytes) -> bytes:
 def malformed(content_type: str, why: str) -> ProblemError:
     """The refusal of what is not JSON."""
     if content_type and "json" not in content_type:
-        return ProblemError(Problem(415, "UNSUPPORTED_MEDIA_TYPE", "send the body as application/json"))
-    return ProblemError(Problem(400, "MALFORMED_JSON", why))
+        return ProblemError(Problem(415, Code.UNSUPPORTED_MEDIA_TYPE, "send the body as application/json"))
+    return ProblemError(Problem(400, Code.MALFORMED_JSON, why))
 
 
 def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:

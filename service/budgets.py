@@ -3,12 +3,13 @@
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from service.identity import Identity
 from service.problems import Problem, ProblemError
+from todoke.model.codes import Code
 from todoke.model.limits import Bucket, in_force
 from todoke.runtime import metrics
 from todoke.runtime.settings import Settings
@@ -55,7 +56,9 @@ class Budgets:
         wait = max((each.bucket.wait(cost, now) for each in held), default=0.0)
         if wait:
             metrics.REQUESTS_LIMITED.labels(budget).inc()
-            raise ProblemError(_refusal(max(held, key=lambda each: each.bucket.wait(cost, now)), budget, cost, wait))
+            tightest = max(held, key=lambda each: each.bucket.wait(cost, now))
+            told = {name.decode(): value.decode() for name, value in self.headers(identity, budget)}
+            raise ProblemError(_refusal(tightest, budget, cost, wait, told))
         for each in held:
             each.bucket.spend(cost, now)
 
@@ -69,6 +72,10 @@ class Budgets:
             f'"{each.name}";r={each.bucket.remaining(now)};t={math.ceil(each.bucket.full_in(now))}' for each in held
         )
         return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", limits.encode())]
+
+    def holds(self, identity: Identity, budget: Budget) -> bool:
+        """Whether this caller has a limit at all."""
+        return next(self.held(identity, budget), None) is not None
 
     def held(self, identity: Identity, budget: Budget) -> Iterator[Held]:
         """The budgets that hold for this caller: its tenant's, and its key's if that has one of its own."""
@@ -95,10 +102,12 @@ class Budgets:
         return bucket
 
 
-def _refusal(held: Held, budget: Budget, cost: int, wait: float) -> Problem:
+def _refusal(held: Held, budget: Budget, cost: int, wait: float, told: Mapping[str, str]) -> Problem:
     words = f"{held.bucket.per_minute} {budget} a minute are allowed"
     if math.isinf(wait):
-        return Problem(429, "RATE_LIMITED", f"{words}, so {cost} at once never are; send fewer at once")
+        return Problem(
+            429, Code.RATE_LIMITED, f"{words}, so {cost} at once never are; send fewer at once", headers={**told}
+        )
     seconds = max(1, math.ceil(wait))
-    headers = {"Retry-After": str(seconds)}
-    return Problem(429, "RATE_LIMITED", f"{words}; send this again in {seconds} seconds", headers=headers)
+    headers = {**told, "Retry-After": str(seconds)}
+    return Problem(429, Code.RATE_LIMITED, f"{words}; send this again in {seconds} seconds", headers=headers)

@@ -1,9 +1,18 @@
 """One connection of a client: uvicorn's handling, and what it leaves open."""
 
 import asyncio
+import json
 from typing import Any
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service import trail
+from service.headers import SAFE
+from service.problems import MEDIA_TYPE, TITLES, Problem
+from todoke.model.codes import Code
+
+log = structlog.get_logger()
 
 HEAD_BYTES_MAX = 64 * 1024
 HEAD_SECONDS = 30.0
@@ -37,10 +46,14 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes is not None:
             # What came before this piece was all head; this one may be body too.
             if self._head_bytes > HEAD_BYTES_MAX:
-                self.send_400_response("The head of the request is too long.")
+                self._refuse(Problem(431, Code.HEAD_TOO_LARGE, f"a head may have about {HEAD_BYTES_MAX} bytes"))
                 return
             self._head_bytes += len(data)
         super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, on plain text
+        """Called where the parser finds no HTTP: nothing of the application has seen the request."""
+        self._refuse(Problem(400, Code.MALFORMED_REQUEST, "this is no HTTP request that can be read"))
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -77,6 +90,22 @@ class Connection(HttpToolsProtocol):
             answered.disconnected = True
             answered.message_event.set()
 
+    def _refuse(self, problem: Problem) -> None:
+        """Answer in the place of the application, and close.
+
+        Behind a request that is not answered yet there is only the closing: it would be taken for that one's answer.
+        """
+        self._stop_timer()
+        last: RequestResponseCycle | None = self.cycle
+        is_its_own = last is not None and last is self._answered and last.more_body and not last.response_started
+        is_free = last is None or last.response_complete or is_its_own
+        request_id = trail.request_id(None)
+        client = self.client[0] if self.client else None
+        log.info("request.unread", requestId=request_id, client=client, status=problem.status, code=problem.code)
+        if is_free and not self.transport.is_closing():
+            self.transport.write(_raw(problem, request_id))
+        self.transport.close()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
         super()._start_asgi_task(cycle, app)
@@ -93,3 +122,17 @@ class Connection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def _raw(problem: Problem, request_id: str) -> bytes:
+    """A whole answer, with the headers that all of ours have."""
+    body = json.dumps(problem.body(request_id), separators=(",", ":")).encode()
+    lines = [
+        f"HTTP/1.1 {problem.status} {TITLES[problem.status]}",
+        f"content-type: {MEDIA_TYPE}",
+        f"content-length: {len(body)}",
+        f"x-request-id: {request_id}",
+        *(f"{name}: {value}" for name, value in SAFE.items()),
+        "connection: close",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body

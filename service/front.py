@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 LEFT = "todoke.left"
 
@@ -16,10 +16,13 @@ Stream: TypeAlias = Callable[[Receive, Send], Awaitable[None]]
 
 
 class Front:
-    """ASGI: `api`, and then what one of its responses handed over, as the last thing of a request."""
+    """ASGI: `app`, and then what one of its responses handed over, as the last thing of a request.
 
-    def __init__(self, api: FastAPI) -> None:
-        self.api = api
+    api: the innermost of `app`, with the routes.
+    """
+
+    def __init__(self, app: ASGIApp, api: FastAPI) -> None:
+        self._app, self.api = app, api
         self.state = api.state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +33,7 @@ class Front:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Stream | None:
         left: list[Stream] = []
-        await self.api({**scope, LEFT: left}, receive, send)
+        await self._app({**scope, LEFT: left}, receive, send)
         return left.pop() if left else None
 
 

@@ -5,8 +5,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.cors import Cors
 from service.problems import Problem
 from todoke.model import loopback
+from todoke.model.codes import Code
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITE = frozenset({"same-origin", "none"})
@@ -15,11 +17,12 @@ OWN_SITE = frozenset({"same-origin", "none"})
 class Guard:
     """ASGI middleware. A page in the same browser can reach loopback, so the address alone proves nothing:
 
-    a foreign Host betrays DNS rebinding (421), a foreign Origin or Sec-Fetch-Site another site's page (403).
+    a foreign Host betrays DNS rebinding (421), a foreign Origin or Sec-Fetch-Site another site's page (403). An origin
+    of `cors` is the operator's own.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, cors: Cors) -> None:
+        self._app, self._cors = app, cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = self._judge(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
@@ -31,12 +34,14 @@ class Guard:
     def _judge(self, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
         if _hostname(f"//{host}") not in loopback.HOSTS:
-            return Problem(421, "HOST_REFUSED", "this API answers to its own host name only; check the Host header")
+            return Problem(421, Code.HOST_REFUSED, "this API answers to its own host name only; check the Host header")
         if method in SAFE_METHODS:
             return None
         origin = headers.get("origin")
+        if origin and self._cors.allows(origin):
+            return None
         if headers.get("sec-fetch-site", "none") not in OWN_SITE or (origin and not _is_same(origin, host)):
-            return Problem(403, "CROSS_SITE_REFUSED", "a page of another site may not write here")
+            return Problem(403, Code.CROSS_SITE_REFUSED, "a page of another site may not write here")
         return None
 
 

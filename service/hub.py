@@ -42,7 +42,7 @@ class Hub:
     ) -> None:
         self._reader = reader
         self._bell = Bell(url, channel, self.heard, notify_url=notify_url, must_hear=True)
-        self._listens = listens
+        self.listens = listens
         self._sweep_seconds = sweep_seconds
         self._is_epoch_sure = False
         self._topics: dict[UUID, Topic] = {}
@@ -58,7 +58,7 @@ class Hub:
     @property
     def is_ready(self) -> bool:
         """Whether NOTIFY is heard and the log has been read since."""
-        return (self._bell.is_listening or not self._listens) and self.epoch is not None
+        return (self._bell.is_listening or not self.listens) and self.epoch is not None
 
     def drain(self) -> None:
         """Let every long poll answer now."""
@@ -69,7 +69,7 @@ class Hub:
     async def run(self) -> None:
         """Listen, read and sweep until canceled. Raises InvalidInput in a group when NOTIFY cannot be heard."""
         async with asyncio.TaskGroup() as group:
-            if self._listens:
+            if self.listens:
                 group.create_task(self._bell.listen())
             group.create_task(self._read_forever())
             group.create_task(self._sweep_forever())
@@ -154,7 +154,7 @@ class Hub:
             except Exception as error:
                 # Whatever a server says while it goes or comes: the log is read again, or every stream would end.
                 log.warning("hub.blind", reason=str(error) or repr(error))
-                if not self._listens:
+                if not self.listens:
                     self.epoch = None  # no bell says that PostgreSQL is away
                 await asyncio.sleep(DEAF_SWEEP_SECONDS)
                 self._dirty.update(self._topics)
@@ -204,6 +204,6 @@ class Hub:
         while True:
             await asyncio.sleep(self._sweep_seconds if self._bell.is_listening else DEAF_SWEEP_SECONDS)
             # Without a bell nobody tells that another server has taken over.
-            self._is_epoch_sure = self._listens
+            self._is_epoch_sure = self.listens
             self._swept.update(self._topics)
             self._work.set()

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.problems import Problem, ProblemError
 from todoke.model.access import DEFAULT_TENANT, EVERY_SCOPE, Scope
+from todoke.model.codes import Code
 from todoke.model.limits import NO_KEY_LIMITS, NO_TENANT_LIMITS, KeyLimits, TenantLimits
 
 
@@ -43,6 +44,9 @@ class Identity:
     key_limits: KeyLimits = NO_KEY_LIMITS
 
 
+# Where a request's scope keeps its caller, once known: for the log, for CORS, and so that nobody asks twice.
+IDENTITY = "todoke.identity"
+
 ANYONE = Identity(DEFAULT_TENANT, EVERY_SCOPE, Right(DEFAULT_TENANT))
 
 
@@ -55,8 +59,17 @@ class Door(Protocol):
 
 async def identify(request: Request) -> Identity:
     """The caller of this request. Raises ProblemError 401 for one who does not say or prove who it is, Unavailable."""
-    door: Door = request.app.state.door
-    return await door.identify(request)
+    identity: Identity | None = request.scope.get(IDENTITY)
+    if identity is None:
+        door: Door = request.app.state.door
+        identity = request.scope[IDENTITY] = await door.identify(request)
+    return identity
+
+
+def known(request: Request) -> Identity:
+    """The caller, who has been let in already."""
+    identity: Identity = request.scope[IDENTITY]
+    return identity
 
 
 async def admit(request: Request, scope: Scope) -> Identity:
@@ -79,5 +92,5 @@ def may(scope: Scope) -> Callable[[Request], Awaitable[Identity]]:
 def _missing(scope: Scope) -> Problem:
     challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
     return Problem(
-        403, "SCOPE_MISSING", f"this needs a key with the scope {scope}", headers={"WWW-Authenticate": challenge}
+        403, Code.SCOPE_MISSING, f"this needs a key with the scope {scope}", headers={"WWW-Authenticate": challenge}
     )

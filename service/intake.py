@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from service.admission import Admission
 from service.callbacks import CallbackSecrets, CallbackWarnings
 from service.dispatcher import Dispatcher
 from service.submission import Submission
@@ -12,6 +13,7 @@ from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job, once_more
 from todoke.model.errors import KeyReused
 from todoke.model.job import Accepted, NewJob
+from todoke.model.limits import TenantLimits
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
 from todoke.store.ledger import Ledger
@@ -23,11 +25,12 @@ ACCEPT_BATCH_MAX = 100
 
 @dataclass(frozen=True)
 class Marks:
-    """What a submit carries beside its body. digest: of the body, where there is a key."""
+    """What a submit carries beside its body. digest: of the body, where there is a key. trace: its traceparent."""
 
     idempotency_key: str | None = None
     digest: bytes | None = None
     batch_id: UUID | None = None
+    trace: str | None = None
 
 
 class Intake:
@@ -40,10 +43,12 @@ class Intake:
         dispatcher: Dispatcher,
         warnings: CallbackWarnings,
         secrets: CallbackSecrets,
+        admission: Admission,
     ) -> None:
         self._losses_max, self._redispatch_seconds = settings.losses_max, settings.redispatch_seconds
         self._rules = Rules.of(settings)
         self._ledger, self._dispatcher, self._warnings, self._secrets = ledger, dispatcher, warnings, secrets
+        self._admission = admission
         self._batcher: Batcher[NewJob, Accepted | KeyReused] = Batcher(self._accept, ACCEPT_BATCH_MAX, "accept")
 
     def job(self, job_type: JobType, tenant_id: str, submission: Submission, marks: Marks) -> NewJob:
@@ -61,12 +66,13 @@ class Intake:
             idempotency_key=marks.idempotency_key,
             request_digest=marks.digest,
             batch_id=marks.batch_id,
+            trace=marks.trace,
         )
         return new_job(job_type, tenant_id, params, terms, extras, losses_max=self._losses_max)
 
-    def retry(self, catalog: Mapping[str, JobType], original: Original, key: str | None) -> NewJob:
+    def retry(self, catalog: Mapping[str, JobType], original: Original, key: str | None, trace: str | None) -> NewJob:
         """The job a finished one leads to. Raises NotFinished, TypeUnknown, InvalidInput; see `once_more`."""
-        return once_more(catalog, original, losses_max=self._losses_max, idempotency_key=key)
+        return once_more(catalog, original, losses_max=self._losses_max, idempotency_key=key, trace=trace)
 
     def check_url(self, url: str | None) -> None:
         """Raises InvalidInput for a callback URL this service does not call."""
@@ -79,20 +85,28 @@ class Intake:
         if url is not None:
             await self._secrets.check(tenant_id, url)
 
-    async def keep(self, job: NewJob) -> Accepted:
-        """Keep one job, in one commit with others that come at the same time. Raises KeyReused."""
+    async def keep(self, job: NewJob, limits: TenantLimits) -> Accepted:
+        """Keep one job, in one commit with others that come at the same time.
+
+        limits: its tenant's. Raises KeyReused, ProblemError 429 and 503 while too many wait.
+        """
+        self._admission.check(job.tenant_id, limits)
         answer = await self._batcher.put(job)
         if isinstance(answer, KeyReused):
             raise answer
-        self._hint([job], [answer])
+        self._enter([job], [answer])
         return answer
 
-    async def keep_all(self, jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
-        """Keep all of these jobs in one commit, or none where one of the answers is KeyReused."""
+    async def keep_all(self, jobs: Sequence[NewJob], limits: TenantLimits) -> list[Accepted | KeyReused]:
+        """Keep all of these jobs of one tenant in one commit, or none where one of the answers is KeyReused.
+
+        Raises ProblemError 429 and 503 while too many wait.
+        """
+        self._admission.check(jobs[0].tenant_id, limits, len(jobs))
         answers = await self._ledger.accept(jobs, self._redispatch_seconds, together=True)
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         if len(accepted) == len(jobs):
-            self._hint(jobs, accepted)
+            self._enter(jobs, accepted)
         return answers
 
     async def warnings(self, job: NewJob) -> Sequence[Mapping[str, str]]:
@@ -102,8 +116,11 @@ class Intake:
     async def _accept(self, jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
         return await self._ledger.accept(jobs, self._redispatch_seconds)
 
-    def _hint(self, jobs: Sequence[NewJob], answers: Sequence[Accepted]) -> None:
-        """Tell workers of what is new. The first hint of a job that is due later comes from the sweep."""
+    def _enter(self, jobs: Sequence[NewJob], answers: Sequence[Accepted]) -> None:
+        """Count what is new, and tell workers of it. The first hint of a job that is due later comes from the sweep."""
         for job, answer in zip(jobs, answers, strict=True):
-            if not answer.is_replay and not job.delay_seconds:
+            if answer.is_replay:
+                continue
+            self._admission.took(job.tenant_id)
+            if not job.delay_seconds:
                 self._dispatcher.hint(answer.id)

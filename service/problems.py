@@ -8,7 +8,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Mount
 
+from service import trail
+from todoke.model.codes import Code
 from todoke.model.errors import (
     CursorLost,
     EndpointDisabled,
@@ -27,6 +31,7 @@ from todoke.model.errors import (
 
 log = structlog.get_logger()
 
+MEDIA_TYPE = "application/problem+json"
 STATUS_OF: dict[type[TodokeError], int] = {
     InvalidInput: 422,
     KeyReused: 422,
@@ -56,38 +61,51 @@ TITLES = {
     421: "Misdirected Request",
     422: "Unprocessable Content",
     429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+# What frameworks refuse, by status; anything else of theirs is a request they could not read.
+OF_FRAMEWORKS = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.CONTENT_TOO_LARGE}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+# Names in a body are the caller's own: a pointer says where, and does not send all of them back.
+ERRORS_MAX = 100
+POINTER_LETTERS_MAX = 200
+MISTAKE_LETTERS_MAX = 300
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One error answer. `code` is stable and documented; `errors` holds {pointer, detail} of each bad value.
+    """One error answer. `errors` holds {pointer, detail} of each bad value.
 
     members: more of the body, for this code.
     """
 
     status: int
-    code: str
+    code: Code
     detail: str
     errors: tuple[dict[str, str], ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
     members: Mapping[str, object] = field(default_factory=dict)
 
-    def response(self) -> Response:
-        """As HTTP."""
+    def body(self, trace_id: str) -> dict[str, object]:
+        """As JSON. `trace_id`: what the log of this service knows the request by."""
         body: dict[str, object] = {
             "type": f"urn:todoke:problem:{self.code.lower().replace('_', '-')}",
             "title": TITLES.get(self.status, "Error"),
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
+            "traceId": trace_id,
             **self.members,
         }
         if self.errors:
             body["errors"] = list(self.errors)
-        return JSONResponse(body, self.status, self.headers, media_type="application/problem+json")
+        return body
+
+    def response(self) -> Response:
+        """As HTTP."""
+        return JSONResponse(self.body(trail.trace_id()), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
 class ProblemError(Exception):
@@ -99,67 +117,74 @@ class ProblemError(Exception):
 
 
 def install(app: FastAPI) -> None:
-    """Have `app` answer every error as a problem."""
-    app.add_exception_handler(ProblemError, _on_problem)
-    app.add_exception_handler(Refused, _on_refused)
-    app.add_exception_handler(Unavailable, _on_unavailable)
-    app.add_exception_handler(RequestValidationError, _on_validation)
+    """Have `app` answer every error as a problem. A fault is left to whoever runs it to log."""
+    for kind in (ProblemError, Refused, Unavailable, RequestValidationError, ClientDisconnect):
+        app.add_exception_handler(kind, _on_known)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_fault)
 
 
+def problem_of(error: Exception) -> Problem:
+    """What a caller is told of `error`; one that nobody raised on purpose is a fault of ours."""
+    match error:
+        case ProblemError():
+            return error.problem
+        case Refused():
+            errors = error.errors if isinstance(error, InvalidInput) else ()
+            return Problem(STATUS_OF[type(error)], error.code, str(error), errors, members=error.members)
+        case Unavailable():
+            log.warning("request.unavailable", reason=str(error))
+            return unavailable()
+        case RequestValidationError():
+            errors = tuple(mistake(item["loc"], item["msg"]) for item in error.errors()[:ERRORS_MAX])
+            return Problem(422, Code.INVALID_INPUT, "the request is not valid", errors)
+        case ClientDisconnect():
+            return Problem(400, Code.MALFORMED_REQUEST, "the body did not arrive whole")
+    return Problem(500, Code.INTERNAL, "something went wrong on our side; it is logged")
+
+
 def unavailable() -> Problem:
     """PostgreSQL or the object store is away for a moment."""
-    return Problem(
-        503, "UNAVAILABLE", "a part of the service is away; try again", headers={"Retry-After": UNAVAILABLE_SECONDS}
-    )
-
-
-async def _on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return _reply(request, error.problem)
-
-
-async def _on_refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    errors = error.errors if isinstance(error, InvalidInput) else ()
-    return _reply(request, Problem(STATUS_OF[type(error)], error.code, str(error), errors, members=error.members))
-
-
-async def _on_unavailable(request: Request, error: Exception) -> Response:
-    log.warning("request.unavailable", reason=str(error))
-    return _reply(request, unavailable())
-
-
-async def _on_validation(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    errors = tuple(mistake(item["loc"], item["msg"]) for item in error.errors())
-    return _reply(request, Problem(422, InvalidInput.code, "the request is not valid", errors))
-
-
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    is_job = error.status_code == 404 and request.url.path.startswith("/jobs/")
-    code = TITLES.get(error.status_code, "Error").upper().replace(" ", "_")
-    detail = "job not found" if is_job else str(error.detail)
-    return _reply(request, Problem(error.status_code, code, detail, headers=dict(error.headers or {})))
-
-
-async def _on_fault(request: Request, error: Exception) -> Response:
-    log.error("request.fault", exc_info=error)
-    return _reply(request, Problem(500, "INTERNAL", "something went wrong on our side; it is logged"))
-
-
-def _reply(request: Request, problem: Problem) -> Response:
-    """As HTTP; whoever watches from another origin by a ticket may read why not, and when to come back."""
-    response = problem.response()
-    if "ticket" in request.query_params and request.url.path.endswith("/events"):
-        response.headers["Access-Control-Allow-Origin"] = "*"
-        response.headers["Access-Control-Expose-Headers"] = "Retry-After"
-    return response
+    headers = {"Retry-After": UNAVAILABLE_SECONDS}
+    return Problem(503, Code.UNAVAILABLE, "a part of the service is away; try again", headers=headers)
 
 
 def mistake(location: tuple[int | str, ...], message: str) -> dict[str, str]:
     """One bad value: where it stands, as a JSON Pointer (RFC 6901), and what is wrong with it."""
     path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
-    return {"pointer": path, "detail": message.removeprefix("Value error, ")}
+    words = message.removeprefix("Value error, ")
+    return {"pointer": path[:POINTER_LETTERS_MAX], "detail": words[:MISTAKE_LETTERS_MAX]}
+
+
+async def _on_known(_request: Request, error: Exception) -> Response:
+    return problem_of(error).response()
+
+
+async def _on_fault(_request: Request, error: Exception) -> Response:
+    return problem_of(error).response()
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+    code = OF_FRAMEWORKS.get(error.status_code)
+    if code is None:
+        # Their words may quote what was sent.
+        return Problem(400, Code.MALFORMED_REQUEST, "the request cannot be read", headers=headers).response()
+    is_job = code is Code.NOT_FOUND and request.url.path.startswith("/jobs/")
+    detail = "job not found" if is_job else TITLES[error.status_code]
+    return Problem(error.status_code, code, detail, headers=headers).response()
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method of this path, not only those of the first route that has it."""
+    scope = request.scope
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    found = [
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return found or ["GET", "HEAD"]

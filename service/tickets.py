@@ -60,14 +60,11 @@ class Tickets:
     def cookie_for(self, request: Request, identity: Identity) -> dict[str, str]:
         """Headers to add to an answer of `/jobs/{id}/events`; none for callers with a key.
 
-        The stream cookie for a page of our own site, renewed at each connect; and leave for a page of any site to read
-        what a ticket opened.
+        The stream cookie for a page of our own site, renewed at each connect.
         """
         if identity.right.job_id is None:
             return {}
         headers = {"Cache-Control": "no-store"}
-        if identity.is_by_ticket:
-            headers["Access-Control-Allow-Origin"] = "*"
         if request.headers.get("sec-fetch-site", "none") in OWN_SITE:
             headers["Set-Cookie"] = self._cookie(request, identity.right, identity.right.job_id)
         return headers
@@ -79,11 +76,6 @@ class Tickets:
         if _is_plain_loopback(request):
             return f"{COOKIE}={value}; {terms}"
         return f"{SECURE_COOKIE}={value}; {terms}; Secure"
-
-
-def tickets_leave(request: Request) -> dict[str, str]:
-    """Headers of an answer that tells nothing of a job, to a page that came with a ticket nobody can check now."""
-    return {"Access-Control-Allow-Origin": "*"} if "ticket" in request.query_params else {}
 
 
 def _is_plain_loopback(request: Request) -> bool:

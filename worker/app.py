@@ -15,6 +15,7 @@ from todoke.queue.sqs import SqsQueue
 from todoke.runtime.lifecycle import every, running, stop_signals
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.settings import Settings
+from todoke.runtime.tracing import Tracer, tracing
 from todoke.store.announcing import announcer_of
 from todoke.store.bell import Bell
 from todoke.store.database import Database
@@ -45,6 +46,7 @@ from worker.scratch import scratch_folder
 from worker.slots import Slots
 from worker.straight import Straight
 from worker.sweeper import Sweeper
+from worker.traced import traced
 
 log = structlog.get_logger()
 
@@ -66,6 +68,7 @@ class Doors:
     blobs: S3Blobs | None
     host: Host
     scratch: Path
+    tracer: Tracer
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ async def _drain(rooms: Rooms, doors: Doors, seconds: float) -> None:
 @contextlib.asynccontextmanager
 async def _doors(settings: Settings) -> AsyncIterator[Doors]:
     async with contextlib.AsyncExitStack() as stack:
+        tracer = stack.enter_context(tracing(settings.otlp_url, "worker"))
         scratch = stack.enter_context(scratch_folder())
         url = settings.database_url.get_secret_value()
         announcer = await stack.enter_async_context(announcer_of(settings.notify_mode, url))
@@ -151,13 +155,14 @@ async def _doors(settings: Settings) -> AsyncIterator[Doors]:
         repair = Repair(database, channel, announcer)
         ledger = OwnLedger(Ledger(database, channel, settings.tenant_jobs_max, announcer), repair, settings, host.types)
         log.info("worker.started", worker_id=ledger.worker_id, types=sorted(host.types), slots=settings.slots)
-        yield Doors(database, ledger, repair, queue, blobs if settings.s3_bucket else None, host, scratch)
+        yield Doors(database, ledger, repair, queue, blobs if settings.s3_bucket else None, host, scratch, tracer)
 
 
 def _host(settings: Settings, scratch: Path) -> Host:
     home = scratch / "home"
     home.mkdir()
-    program, cgroups = Program(settings.jobs, home, settings.inline_result_bytes), Cgroups.found()
+    program = Program(settings.jobs, home, settings.inline_result_bytes, settings.otlp_url)
+    cgroups = Cgroups.found()
     return Host(
         lambda: Child.start(program, cgroups.new() if cgroups is not None else None),
         Bounds(settings.job_memory_mb, settings.child_jobs_max),
@@ -176,7 +181,7 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
 
     completer = Completer(ledger.settle, ledger.report, messages.forget, messages.show, settled)
     runner = Runner(
-        run=doors.host.run,
+        run=traced(doors.host.run, doors.tracer),
         keep=results.keep,
         report=completer.report,
         settle=completer.settle,

@@ -1,7 +1,7 @@
 """The program that runs job code: `python -m worker.child OPTIONS`, one for every kind of isolation.
 
 It speaks frames over what were its standard input and output, holds no secret and no connection, and ends the moment
-its supervisor does. Options: `jobs` (modules), `path` (sys.path), `inlineBytes`.
+its supervisor does. Options: `jobs` (modules), `path` (sys.path), `inlineBytes`, `isTraced`.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from todoke.jobs.catalog import JobType, load_catalog
 from todoke.jobs.context import Json
 from worker import ending, frames
 from worker.context import Context, Ticker
-from worker.execution import Execution, errored
+from worker.execution import Execution, Inside, errored
 from worker.stopping import MainThread, Stop
 
 PR_SET_PDEATHSIG = 1
@@ -37,7 +38,8 @@ class Program:
     an `async` one on a loop that all of them share.
     """
 
-    def __init__(self, inbound: int, outbound: int, inline_bytes_max: int) -> None:
+    def __init__(self, inbound: int, outbound: int, inline_bytes_max: int, inside: Inside) -> None:
+        self._inside = inside
         self._inbound, self._outbound, self._inline_bytes_max = inbound, outbound, inline_bytes_max
         self._pid = os.getpid()
         self._writing = threading.Lock()
@@ -105,7 +107,7 @@ class Program:
     def _execution(self, job_type: JobType, order: frames.Frame) -> Execution:
         stop = self._stops[order["attempt"]]
         context = Context(order, self._ticker, self._ask, stop)
-        return Execution(job_type, order, context, stop, self._inline_bytes_max)
+        return Execution(job_type, order, context, stop, self._inline_bytes_max, self._inside)
 
     def _end(self, order: frames.Frame, said: frames.Frame) -> None:
         if os.getpid() != self._pid:
@@ -144,7 +146,7 @@ def main() -> int:
     _die_with_parent()
     inbound, outbound = _take_pipes()
     sys.path[:] = options["path"]
-    program = Program(inbound, outbound, options["inlineBytes"])
+    program = Program(inbound, outbound, options["inlineBytes"], _tracing() if options["isTraced"] else _untraced)
     threading.Thread(target=program.listen, name="supervisor", daemon=True).start()
     try:
         catalog = load_catalog(options["jobs"])
@@ -163,6 +165,18 @@ def end_at_once() -> NoReturn:
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(0)
+
+
+def _tracing() -> Inside:
+    # Heavy, and an extra: only where traces are asked for.
+    from todoke.runtime import otlp  # noqa: PLC0415
+
+    otlp.serve_job_code()
+    return otlp.inside
+
+
+def _untraced(_trace: str | None) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def _die_with_parent() -> None:

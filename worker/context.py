@@ -70,6 +70,7 @@ class Context:
         self._key: str = frame["attempt"]
         self._job_id: str = frame["jobId"]
         self._number: int = frame["number"]
+        self._trace: str | None = frame.get("trace")
         self._root = Path(frame["folder"])
         self._ticker = ticker
         self._ask = ask
@@ -87,6 +88,11 @@ class Context:
     def attempt(self) -> int:
         """1 for the first attempt; grows with each one started."""
         return self._number
+
+    @property
+    def trace(self) -> str | None:
+        """The `traceparent` for calls that job code makes."""
+        return self._trace
 
     @property
     def folder(self) -> Path:

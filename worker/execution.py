@@ -1,8 +1,10 @@
 """In the child: one order carried out, from params to what the supervisor is told of the end."""
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -16,14 +18,25 @@ from worker.stopping import Stop
 ERRORS_SHOWN = 3
 
 Call = Callable[..., object]
+Inside = Callable[[str | None], AbstractContextManager[object]]
 
 
 class Execution:
-    """One attempt in this process. What it gives back is how the attempt ended, as the `end` frame says it."""
+    """One attempt in this process. What it gives back is how the attempt ended, as the `end` frame says it.
+
+    inside: what the job function runs in, given the attempt's traceparent.
+    """
 
     def __init__(
-        self, job_type: JobType, order: frames.Frame, context: Context, stop: Stop, inline_bytes_max: int
+        self,
+        job_type: JobType,
+        order: frames.Frame,
+        context: Context,
+        stop: Stop,
+        inline_bytes_max: int,
+        inside: Inside = contextlib.nullcontext,
     ) -> None:
+        self._inside = inside
         self._job_type, self._order, self._context, self._stop = job_type, order, context, stop
         self._inline_bytes_max = inline_bytes_max
 
@@ -32,7 +45,9 @@ class Execution:
         try:
             arguments = self._arguments()
             self._stop.check()
-            return self._returned(call(self._job_type, *arguments))
+            with self._inside(self._context.trace):
+                value = call(self._job_type, *arguments)
+            return self._returned(value)
         except BaseException as error:
             return self._raised(error)
 
@@ -44,8 +59,10 @@ class Execution:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
             self._stop.wake_by(lambda: loop.call_soon_threadsafe(task.cancel))
-            work: Awaitable[object] = self._job_type(*arguments)
-            return self._returned(await work)
+            with self._inside(self._context.trace):
+                work: Awaitable[object] = self._job_type(*arguments)
+                value = await work
+            return self._returned(value)
         except BaseException as error:
             return self._raised(error)
 

@@ -34,7 +34,10 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """One attempt as a child is told of it. `hear` takes progress, `answer` answers questions of job code."""
+    """One attempt as a child is told of it. `hear` takes progress, `answer` answers questions of job code.
+
+    trace: the traceparent that job code goes on from.
+    """
 
     key: str
     job_id: str
@@ -45,6 +48,7 @@ class Order:
     timeout_seconds: float
     hear: Callable[[float, str], None]
     answer: Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]]
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ class Child:
                     "type": order.type,
                     "params": order.params,
                     "folder": str(order.folder),
+                    "trace": order.trace,
                 }
             )
             return await asyncio.shield(done)

@@ -6,8 +6,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# All that job code finds in its environment, besides a HOME of its own: no key, no URL, no secret.
+from todoke.runtime.tracing import for_job_code
+
+# All that job code finds in its environment, besides a HOME of its own and the collector of traces if there is one: no
+# key, no other URL, no secret.
 ALLOWED = ("PATH", "LANG", "LC_ALL", "TZ")
+TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 WARDEN = Path(__file__).with_name("warden.py")
 
 
@@ -18,6 +22,8 @@ class Program:
     jobs: tuple[str, ...]
     home: Path
     inline_bytes_max: int
+    # Where job code may send its traces.
+    otlp_url: str | None = None
 
     def command(self, cgroup: Path | None) -> list[str]:
         """The command line; it can be read by everyone on the machine."""
@@ -25,6 +31,7 @@ class Program:
             "jobs": self.jobs,
             "path": [entry or os.getcwd() for entry in sys.path],
             "inlineBytes": self.inline_bytes_max,
+            "isTraced": self.otlp_url is not None,
         }
         warden = [sys.executable, "-I", "-S", str(WARDEN), str(os.getpid()), str(cgroup or "")]
         return [*warden, sys.executable, "-m", "worker.child", json.dumps(options)]
@@ -32,7 +39,8 @@ class Program:
     def environment(self) -> dict[str, str]:
         """Everything a child finds in its environment."""
         kept = {name: os.environ[name] for name in ALLOWED if name in os.environ}
-        return {**kept, "HOME": str(self.home), "TMPDIR": str(self.home)}
+        traced = {TRACES: for_job_code(self.otlp_url)} if self.otlp_url is not None else {}
+        return {**kept, **traced, "HOME": str(self.home), "TMPDIR": str(self.home)}
 
     @property
     def frame_bytes_max(self) -> int:

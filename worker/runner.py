@@ -129,6 +129,7 @@ class Runner:
             timeout_seconds=attempt.timeout_seconds,
             hear=reporter.hear,
             answer=lambda what: self._answer(attempt, what),
+            trace=attempt.trace,
         )
 
     async def _answer(self, attempt: Attempt, what: str) -> Sequence[Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,12 +12,14 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from service.body import Bodies, parse_json
+from service.budgets import Budget, Budgets
 from service.identity import Identity, may
 from service.intake import Intake, Marks
 from service.links import Links
 from service.problems import mistake
 from service.routes.submit import VALID, IsOnlyValidated
 from service.submission import ERRORS_MAX, Submission, batch_model, details_of, digest, invalid
+from service.tracing import trace_of
 from todoke.jobs.catalog import JobType
 from todoke.model.access import Scope
 from todoke.model.errors import InvalidInput, KeyReused
@@ -31,8 +34,11 @@ BESIDE = ("type", "idempotencyKey")
 class BatchRoutes:
     """One route for all job types of the catalog."""
 
-    def __init__(self, intake: Intake, bodies: Bodies, links: Links, catalog: Mapping[str, JobType]) -> None:
-        self._intake, self._bodies, self._links, self._catalog = intake, bodies, links, catalog
+    def __init__(
+        self, intake: Intake, bodies: Bodies, budgets: Budgets, links: Links, catalog: Mapping[str, JobType]
+    ) -> None:
+        self._intake, self._bodies, self._budgets = intake, bodies, budgets
+        self._links, self._catalog = links, catalog
         self._models = {name: batch_model(job_type) for name, job_type in catalog.items()}
 
     def add_to(self, router: APIRouter) -> None:
@@ -60,19 +66,21 @@ class BatchRoutes:
         is_only_validated: IsOnlyValidated = False,
     ) -> Response:
         body = await self._bodies.read(request)
-        batch_id = new_id()
+        batch_id, trace = new_id(), trace_of(request.scope)
 
         def checked() -> list[NewJob]:
             value = parse_json(body, request.headers.get("content-type", ""), self._bodies.shape)
-            return self._jobs(_items(value), identity.tenant_id, batch_id)
+            return self._jobs(_items(value), identity.tenant_id, Marks(batch_id=batch_id, trace=trace))
 
         jobs = await self._bodies.check(body, checked)
         await self._check_callbacks(jobs)
         if is_only_validated:
             return JSONResponse(VALID)
-        return self._answer(batch_id, jobs, await self._intake.keep_all(jobs))
+        # Its first was paid for at the gate.
+        self._budgets.charge(identity, Budget.SUBMITS, len(jobs) - 1)
+        return self._answer(batch_id, jobs, await self._intake.keep_all(jobs, identity.limits))
 
-    def _jobs(self, items: Sequence[Any], tenant_id: str, batch_id: UUID) -> list[NewJob]:
+    def _jobs(self, items: Sequence[Any], tenant_id: str, marks: Marks) -> list[NewJob]:
         """The jobs asked for. Raises InvalidInput that names every mistake."""
         jobs: list[NewJob] = []
         mistakes: list[dict[str, str]] = []
@@ -87,7 +95,7 @@ class BatchRoutes:
             except ValidationError as error:
                 mistakes += [_mistake(place, *found["loc"], message=found["msg"]) for found in details_of(error)]
                 continue
-            jobs.append(self._job(item, submission, tenant_id, batch_id))
+            jobs.append(self._job(item, submission, tenant_id, marks))
             if len(mistakes) >= ERRORS_MAX:
                 break
         mistakes += _twice(jobs) if len(jobs) == len(items) else []
@@ -95,11 +103,11 @@ class BatchRoutes:
             raise invalid(mistakes)
         return jobs
 
-    def _job(self, item: dict[str, Any], submission: Submission, tenant_id: str, batch_id: UUID) -> NewJob:
+    def _job(self, item: dict[str, Any], submission: Submission, tenant_id: str, marks: Marks) -> NewJob:
         key = getattr(submission, "idempotency_key")  # noqa: B009 - a field the models of batches add
         body = {name: value for name, value in item.items() if name not in BESIDE}
-        marks = Marks(key, digest(body) if key else None, batch_id)
-        return self._intake.job(self._catalog[item["type"]], tenant_id, submission, marks)
+        keyed = replace(marks, idempotency_key=key, digest=digest(body) if key else None)
+        return self._intake.job(self._catalog[item["type"]], tenant_id, submission, keyed)
 
     async def _check_callbacks(self, jobs: Sequence[NewJob]) -> None:
         first = {job.callback_url: place for place, job in reversed(list(enumerate(jobs)))}

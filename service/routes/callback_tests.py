@@ -13,6 +13,7 @@ from service.problems import Problem, ProblemError
 from service.submission import body_of, parse_submission
 from todoke.model.access import Scope
 from todoke.model.callback_test import OPEN_MAX, CallbackTest, Grade, Kind, Probe
+from todoke.model.codes import Code
 from todoke.model.errors import NotFound
 from todoke.model.ids import new_id, parse_id
 from todoke.store.callback_tests import CallbackTests
@@ -153,7 +154,7 @@ def _moment(text: str) -> str:
 def _too_many() -> Problem:
     return Problem(
         429,
-        "TOO_MANY_TESTS",
+        Code.TOO_MANY_TESTS,
         f"{OPEN_MAX} tests are not done yet: wait for their reports, then test again",
         headers={"Retry-After": str(FULL_SECONDS)},
     )

@@ -12,6 +12,7 @@ from service.preferences import WAIT
 from service.routes.submit import ENDED, IDEMPOTENCY_KEY, SubmitRoutes
 from service.statuses import Statuses, find
 from service.submission import parse_key
+from service.tracing import trace_of
 from todoke.jobs.catalog import JobType
 from todoke.model.access import Scope
 from todoke.model.errors import NotFound
@@ -84,4 +85,5 @@ class ControlRoutes:
             await find(self._reader, job_id, identity)
             raise NotFound("job not found")
         await self._intake.check_callback(identity.tenant_id, original.callback_url)
-        return await self._submit.accept(self._intake.retry(self._catalog, original, key), request, identity)
+        job = self._intake.retry(self._catalog, original, key, trace_of(request.scope))
+        return await self._submit.accept(job, request, identity)

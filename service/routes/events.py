@@ -13,7 +13,7 @@ from service.routes.log import EVENTS_MAX, listed
 from service.statuses import find
 from service.stream import JobSource, is_at_end
 from service.streams import Streams
-from service.tickets import Tickets, tickets_leave
+from service.tickets import Tickets
 from todoke.model.access import Scope
 from todoke.model.errors import Unavailable
 from todoke.store.reading import Reader
@@ -61,7 +61,7 @@ class EventRoutes:
         except Unavailable:
             if wants_list:
                 raise
-            return self._streams.apology("unavailable", tickets_leave(request))
+            return self._streams.apology("unavailable")
         headers = self._tickets.cookie_for(request, identity)
         if wants_list:
             return await listed(self._reader, status, after, limit, headers)
@@ -69,4 +69,4 @@ class EventRoutes:
         if is_at_end(cursor, status):
             return Response(status_code=204, headers=headers)
         source = JobSource(self._hub, self._reader, self._replays, status, cursor, is_brief=wait is not None)
-        return self._streams.response(source, identity.right, headers, wait=wait)
+        return self._streams.response(source, identity, headers, wait=wait)

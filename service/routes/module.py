@@ -1,4 +1,4 @@
-"""`/todoke.js`: the module a page imports to watch a job. Public code: no key, any origin."""
+"""`/todoke.js`: the module a page imports to watch a job. Public code: no key, any origin (see cors.py)."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -26,9 +26,6 @@ def _serving(script: bytes) -> Callable[[Request], Awaitable[Response]]:
         "ETag": etag,
         # The scripts import one another, so all of them are asked after each time.
         "Cache-Control": "no-cache",
-        "Access-Control-Allow-Origin": "*",
-        "Cross-Origin-Resource-Policy": "cross-origin",
-        "X-Content-Type-Options": "nosniff",
     }
 
     async def serve(request: Request) -> Response:

@@ -15,6 +15,7 @@ from service.problems import Problem, ProblemError
 from service.statuses import find
 from todoke.blobs.port import Blobs
 from todoke.model.access import Scope
+from todoke.model.codes import Code
 from todoke.model.errors import NoResult, NotFinished, NotFound, ResultExpired
 from todoke.model.job import Artifact, State
 from todoke.store.reading import Reader, Status
@@ -188,7 +189,7 @@ def _span(artifact: Artifact, request: Request, etag: str) -> Span | None:
         return span_of(asked, artifact.size)
     except UnsatisfiableError:
         headers = {"Content-Range": f"bytes */{artifact.size}"}
-        raise ProblemError(Problem(416, "RANGE_REFUSED", "the content has no such part", headers=headers)) from None
+        raise ProblemError(Problem(416, Code.RANGE_REFUSED, "the content has no such part", headers=headers)) from None
 
 
 def _looked_at(artifact: Artifact, *, is_inline: bool) -> Response:
@@ -202,7 +203,6 @@ def _headers(artifact: Artifact, *, is_inline: bool) -> dict[str, str]:
         "Content-Type": artifact.media_type,
         "Content-Disposition": disposition(artifact.name, inline=is_inline),
         "Content-Security-Policy": SANDBOX,
-        "X-Content-Type-Options": "nosniff",
         "ETag": f'"{artifact.sha256}"',
         "Repr-Digest": f"sha-256=:{digest}:",
         "Accept-Ranges": "bytes",

@@ -1,4 +1,4 @@
-"""`/.well-known/`: the public keys with which anybody verifies webhooks of this service. No key, any origin."""
+"""`/.well-known/`: the public keys that verify webhooks of this service. No key, any origin (see cors.py)."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +15,6 @@ from todoke.wire.asymmetric import jwks
 # Whoever asks often costs one query in so long.
 KEEP_SECONDS = 5.0
 ASK_MAX = 10_000
-HEADERS = {
-    "Access-Control-Allow-Origin": "*",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-    "X-Content-Type-Options": "nosniff",
-}
 SHARED = {"Cache-Control": "public, max-age=300"}
 # The first key is about to be made: nobody is to remember that there was none.
 UNSHARED = {"Cache-Control": "no-store"}
@@ -65,7 +60,7 @@ class WellKnownRoutes:
 
 
 def _answer(body: object, published: Sequence[PublishedKey], media_type: str) -> Response:
-    return JSONResponse(body, headers=HEADERS | (SHARED if published else UNSHARED), media_type=media_type)
+    return JSONResponse(body, headers=SHARED if published else UNSHARED, media_type=media_type)
 
 
 def _moment(moment: datetime | None) -> str | None:

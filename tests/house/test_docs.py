@@ -16,6 +16,7 @@ from standardwebhooks import Webhook
 
 from tests.conftest import REPOSITORY
 from todoke.jobs.catalog import load_catalog
+from todoke.model.codes import Code
 from todoke.model.delivery import DeliveryState
 from todoke.model.errors import Fail
 from todoke.model.job import State
@@ -34,8 +35,6 @@ UPPER = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 # What SQL writes in the same way as an error code, and is none.
 STATES = {*State, *DeliveryState}
 
-# What frameworks answer through service/problems.py, which names a code after the HTTP status.
-STATUS_CODES = {"METHOD_NOT_ALLOWED"}
 # What the gateway answers by itself.
 GATEWAY_CODES = set(re.findall(r'"code":"([A-Z_]+)"', (REPOSITORY / "docs/gateway/nginx.conf").read_text()))
 
@@ -163,15 +162,21 @@ def test_every_dependency_is_explained() -> None:
         assert named == sorted(re.match(r"[\w.-]+", requirement)[0] for requirement in requirements)  # type: ignore[index]
 
 
-def test_every_problem_code_is_documented() -> None:
-    in_code = set(_problem_codes()) | STATUS_CODES | GATEWAY_CODES
-    assert _documented("Problems") == in_code
+def test_the_list_of_problem_codes_is_closed_and_documented() -> None:
+    """The list, the page, and what is raised anywhere are the same; no code is written as plain text."""
+    assert _documented("Problems") == set(Code)
+    assert set(_problem_codes()) == set(Code)
+    assert set(Code) >= GATEWAY_CODES
+    for path in _sources(".py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem":
+                assert not any(isinstance(arg, ast.Constant) for arg in node.args[1:2]), f"{path.name}:{node.lineno}"
 
 
 async def test_codes_that_frameworks_cause(api: httpx.AsyncClient) -> None:
     answers = [await api.get("/nothing-here"), await api.delete("/jobs/x"), await api.get("/generate-report")]
     codes = {answer.json()["code"] for answer in answers}
-    assert codes == {"NOT_FOUND", *STATUS_CODES}
+    assert codes == {Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED}
 
 
 def test_every_error_code_of_a_job_is_documented() -> None:
@@ -259,20 +264,11 @@ def _documented(title: str) -> set[str]:
 
 
 def _problem_codes() -> Iterator[str]:
-    """Second argument of every `Problem(…)`, and the `code` of every class below Refused."""
+    """Every `Code.X` that is written where it is raised or answered, which are all of them but the list itself."""
     for path in _sources(".py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
-                yield from (arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant))
-            if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Refused" for base in node.bases):
-                yield from _class_code(node)
-
-
-def _class_code(node: ast.ClassDef) -> Iterator[str]:
-    for statement in node.body:
-        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "code":
-            assert isinstance(statement.value, ast.Constant)
-            yield str(statement.value.value)
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "Code":
+                yield node.attr
 
 
 def _service_error_codes() -> Iterator[str]:

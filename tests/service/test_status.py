@@ -74,7 +74,8 @@ async def test_wrong_paths_and_methods_are_problems(api: httpx.AsyncClient) -> N
 
 async def test_health(api: httpx.AsyncClient) -> None:
     assert (await api.get("/healthz")).json() == {"status": "ok"}
-    assert (await api.get("/readyz")).json() == {"status": "ready"}
+    parts = {"postgres": "ok", "listener": "ok", "queue": "ok"}
+    assert (await api.get("/readyz")).json() == {"status": "ready"} | parts
     assert "process_cpu_seconds_total" in (await api.get("/metrics")).text
 
 

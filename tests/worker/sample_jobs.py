@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict
 
 from todoke.jobs.catalog import job
@@ -592,3 +593,25 @@ def hostile_progress(params: Number, ctx: JobContext) -> float:
             continue
         raise AssertionError(odd)
     return time.monotonic() - began
+
+
+@job("trace-process")
+def trace_process(params: Nothing, ctx: JobContext) -> str | None:
+    return _traced(ctx)
+
+
+@job("trace-thread", isolation="thread")
+def trace_thread(params: Nothing, ctx: JobContext) -> str | None:
+    return _traced(ctx)
+
+
+@job("trace-async", isolation="async")
+async def trace_async(params: Nothing, ctx: JobContext) -> str | None:
+    await asyncio.sleep(0)
+    return _traced(ctx)
+
+
+def _traced(ctx: JobContext) -> str | None:
+    """Uses OpenTelemetry's interface alone, as a library that knows nothing of Todoke."""
+    with trace.get_tracer("a-library").start_as_current_span("inner"):
+        return ctx.trace

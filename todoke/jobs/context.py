@@ -19,6 +19,13 @@ class JobContext(Protocol):
         """1 for the first attempt; grows with each one started."""
 
     @property
+    def trace(self) -> str | None:
+        """The W3C `traceparent` to send with calls that job code makes; None when the submit came without one.
+
+        With TODOKE_OTLP_URL it is the attempt's own, and what OpenTelemetry's interface begins is below it.
+        """
+
+    @property
     def folder(self) -> Path:
         """An empty directory of this attempt's own, removed when the attempt ends."""
 

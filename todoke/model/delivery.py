@@ -56,7 +56,8 @@ class Control(StrEnum):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A claimed delivery. `attempt` counts from 1; `body` is the event's stored text, `owed_seconds` its age.
+    """A claimed delivery. `attempt` counts from 1; `body` is the event's stored text, `owed_seconds` its age,
+    `trace` the traceparent of its job's submit.
 
     Progress has negative sequences, its version with a minus: it is sent once or never.
     """
@@ -70,6 +71,7 @@ class Delivery:
     lease: int
     body: str
     owed_seconds: float = 0
+    trace: str | None = None
 
     @property
     def webhook_id(self) -> str:

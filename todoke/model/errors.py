@@ -21,6 +21,8 @@ JobSignal              raised by job code: an intention, not a fault of ours
 
 from collections.abc import Mapping
 
+from todoke.model.codes import Code
+
 
 class TodokeError(Exception):
     """Root of everything below; `str()` of it is safe to show."""
@@ -32,7 +34,7 @@ class Refused(TodokeError):
     members: what else the caller is told, as public JSON.
     """
 
-    code = "REFUSED"
+    code: Code
 
     def __init__(self, detail: str, members: Mapping[str, object] | None = None) -> None:
         super().__init__(detail)
@@ -42,7 +44,7 @@ class Refused(TodokeError):
 class InvalidInput(Refused):
     """A body, parameter or URL breaks a stated rule. `errors` holds one {pointer, detail} for each break."""
 
-    code = "INVALID_INPUT"
+    code = Code.INVALID_INPUT
 
     def __init__(self, detail: str, errors: tuple[dict[str, str], ...] = ()) -> None:
         super().__init__(detail)
@@ -52,55 +54,55 @@ class InvalidInput(Refused):
 class NotFound(Refused):
     """No such thing for this tenant; another tenant's thing answers the same."""
 
-    code = "NOT_FOUND"
+    code = Code.NOT_FOUND
 
 
 class KeyReused(Refused):
     """An `Idempotency-Key` came again with another body."""
 
-    code = "IDEMPOTENCY_KEY_REUSED"
+    code = Code.IDEMPOTENCY_KEY_REUSED
 
 
 class NotFinished(Refused):
     """What was asked for needs a job that has ended: its result, or to be run again."""
 
-    code = "NOT_FINISHED"
+    code = Code.NOT_FINISHED
 
 
 class NoResult(Refused):
     """The result was asked for and the job ended without one."""
 
-    code = "JOB_FAILED"
+    code = Code.JOB_FAILED
 
 
 class TypeUnknown(Refused):
     """The job's type is not in the catalog any more."""
 
-    code = "JOB_TYPE_UNKNOWN"
+    code = Code.JOB_TYPE_UNKNOWN
 
 
 class EndpointDisabled(Refused):
     """A delivery was to be sent again to an endpoint that is disabled; `members` names the endpoint."""
 
-    code = "ENDPOINT_DISABLED"
+    code = Code.ENDPOINT_DISABLED
 
 
 class CursorLost(Refused):
     """A log was to be read behind a place it does not have; `members` says why."""
 
-    code = "CURSOR_LOST"
+    code = Code.CURSOR_LOST
 
 
 class Gone(Refused):
     """The job was there and has been erased; `members` is its tombstone."""
 
-    code = "GONE"
+    code = Code.GONE
 
 
 class ResultExpired(Refused):
     """The job is known, and its result has been removed because it was old."""
 
-    code = "RESULT_EXPIRED"
+    code = Code.RESULT_EXPIRED
 
 
 class Unavailable(TodokeError):

@@ -1,6 +1,7 @@
 """Natural batching: one flush in flight, and whatever arrives meanwhile forms the next batch. No timer."""
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -28,13 +29,15 @@ class Batcher(Generic[Item, Answer]):
         self._sizes = BATCH_SIZE.labels(name)
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        # What a flush logs is of no one caller, least of all the one that happened to start it.
+        self._context = contextvars.copy_context()
 
     async def put(self, item: Item) -> Answer:
         """Hand in one item and wait for its answer. The work goes on even when the caller is canceled."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._flusher is None:
-            self._flusher = asyncio.create_task(self._run())
+            self._flusher = asyncio.create_task(self._run(), context=self._context)
         return await future
 
     async def drain(self) -> None:

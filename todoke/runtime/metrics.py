@@ -5,6 +5,7 @@ A label is a job type or a word from a short list, never a tenant or an id: what
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -17,6 +18,8 @@ RUN_SECONDS = (0.01, 0.05, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
 RECOVERY_SECONDS = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 25, 40, 60, 120, 300)
 LAG_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCH_ITEMS = (1, 2, 5, 10, 20, 50, 100, 200)
+# Long polls last up to 30 seconds.
+REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 # From the queue to the claim.
 UNCLAIMED_HINTS = Counter(
@@ -78,6 +81,16 @@ ENDPOINTS = Gauge(
 PARKED_ROWS = Gauge("todoke_deliveries_parked_now", "Deliveries that stand parked; counted up to 10,000.")
 OLDEST_DUE = Gauge("todoke_delivery_oldest_due_seconds", "How long the oldest due delivery has waited.")
 
+# Requests. A route is a template, never an address.
+REQUESTS = Counter("todoke_http_requests", "Requests that were answered.", ["method", "route", "status"])
+REQUEST_TIME = Histogram(
+    "todoke_http_request_seconds",
+    "From the head of a request to the end of its answer; of a stream, to its beginning.",
+    ["method", "route"],
+    buckets=REQUEST_SECONDS,
+)
+Measured: TypeAlias = tuple[Counter, Histogram]
+
 # Streams.
 STREAMS = Gauge("todoke_streams", "Streams this process holds open.")
 LONG_POLLS = Gauge("todoke_long_polls", "Long polls this process holds open.")
@@ -114,6 +127,11 @@ BATCH_SIZE = Histogram("todoke_batch_items", "Items in one flush.", ["batcher"],
 LOOP_LAG = Histogram("todoke_loop_lag_seconds", "How late the event loop answers.", buckets=LAG_SECONDS)
 LOOP_HEALTHY = Gauge("todoke_loop_healthy", "0 while the event loop has not answered for too long.")
 LOOP_STALLS = Counter("todoke_loop_stalls", "How often the event loop did not answer for too long.")
+
+
+def request_measures(method: str, route: str, status: int) -> Measured:
+    """What counts and times requests of this kind; to be kept, because finding it costs more than counting."""
+    return REQUESTS.labels(method, route, str(status)), REQUEST_TIME.labels(method, route)
 
 
 @contextlib.contextmanager

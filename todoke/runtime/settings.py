@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from todoke.model.errors import InvalidInput
 from todoke.model.loopback import is_loopback
+from todoke.model.origin import check_origin
 
 SECRET_KEY_LETTERS = 32
 # Read by commands that speak to an API over HTTP.
@@ -228,6 +229,18 @@ class Settings(BaseSettings):
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not all(len(key) >= SECRET_KEY_LETTERS for key in _words(value.get_secret_value())):
             raise ValueError(f"every key needs {SECRET_KEY_LETTERS} characters or more: openssl rand -base64 32")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _web_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_origin(origin) for origin in value)
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith(("http://", "https://")) and _host(value)):
+            raise ValueError("give the http:// or https:// URL of a collector that speaks OTLP over HTTP")
         return value
 
     @field_validator("public_url")

@@ -140,7 +140,8 @@ SELECT
         SELECT event_body(job, 'job.progress')
         FROM job
         WHERE job.id = claimed.job_id AND job.progress_version = -claimed.sequence AND job.state = 'PROCESSING'
-    ) END AS body
+    ) END AS body,
+    (SELECT job.trace FROM job WHERE job.id = claimed.job_id) AS trace
 FROM claimed
 
 -- forget: progress that was sent, or that nobody needs any more
