@@ -57,6 +57,7 @@ TITLES = {
     410: "Gone",
     413: "Content Too Large",
     415: "Unsupported Media Type",
+    416: "Range Not Satisfiable",
     421: "Misdirected Request",
     422: "Unprocessable Content",
     429: "Too Many Requests",
@@ -138,7 +139,7 @@ def problem_of(error: Exception) -> Problem:
             errors = tuple(mistake(item["loc"], item["msg"]) for item in error.errors()[:ERRORS_MAX])
             return Problem(422, Code.INVALID_INPUT, "the request is not valid", errors)
         case ClientDisconnect():
-            return Problem(400, Code.MALFORMED_REQUEST, "the body did not arrive whole")
+            return Problem(400, Code.BODY_INCOMPLETE, "the body ended before it was whole")
     return Problem(500, Code.INTERNAL, "something went wrong on our side; it is logged")
 
 
