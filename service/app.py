@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 
-from service import callbacks_schema, problems, schema
+from service import callbacks_schema, problems, problems_schema, schema
 from service.admission import Admission
 from service.body import Bodies
 from service.budgets import Budgets
@@ -152,6 +152,7 @@ def create_app(settings: Settings) -> Front:
     app.include_router(_routes(settings, doors, rooms))
     problems.install(app)
     callbacks_schema.tell_of_webhooks(app)
+    problems_schema.tell_of_problems(app)
     app.state.door = rooms.door
     if settings.require_keys:
         schema.tell_of_keys(app)

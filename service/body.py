@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from service.problems import Problem, ProblemError
 from todoke.model.codes import Code
@@ -51,7 +51,7 @@ class Bodies:
 
 
 async def read_body(request: Request, bytes_max: int, seconds: float = 30) -> bytes:
-    """The whole body. Raises ProblemError 413 as soon as it is known to be too large, 408 when it does not come.
+    """The whole body. Raises ProblemError 413 as soon as it is known to be too large, 408 or 400 when cut short.
 
     The rest of a body that was refused is thrown away; see `Connection`.
     """
@@ -69,6 +69,9 @@ async def read_body(request: Request, bytes_max: int, seconds: float = 30) -> by
                 body += chunk
                 if len(body) > bytes_max:
                     raise too_large
+    except ClientDisconnect:
+        # Nobody reads it, but for the log.
+        raise ProblemError(Problem(400, Code.BODY_INCOMPLETE, "the body ended before it was whole")) from None
     except TimeoutError:
         detail = f"the body had not arrived after {seconds:g} seconds"
         raise ProblemError(Problem(408, Code.BODY_TIMEOUT, detail)) from None

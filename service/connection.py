@@ -94,11 +94,14 @@ class Connection(HttpToolsProtocol):
         """Answer in the place of the application, and close.
 
         Behind a request that is not answered yet there is only the closing: it would be taken for that one's answer.
+        Nor is a request answered twice, whose body goes wrong when it was refused already.
         """
         self._stop_timer()
         last: RequestResponseCycle | None = self.cycle
-        is_its_own = last is not None and last is self._answered and last.more_body and not last.response_started
-        is_free = last is None or last.response_complete or is_its_own
+        if self._head_bytes is None and not self._is_whole:
+            is_free = last is self._answered and last is not None and not last.response_started
+        else:
+            is_free = last is None or last.response_complete
         request_id = trail.request_id(None)
         client = self.client[0] if self.client else None
         log.info("request.unread", requestId=request_id, client=client, status=problem.status, code=problem.code)

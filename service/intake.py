@@ -1,8 +1,9 @@
 """From a checked submission to a job that is kept: alone, in one commit with others, or a whole batch at once."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from service.admission import Admission
@@ -16,6 +17,7 @@ from todoke.model.job import Accepted, NewJob
 from todoke.model.limits import TenantLimits
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
+from todoke.runtime.tracing import Attributes, Kind, Span
 from todoke.store.ledger import Ledger
 from todoke.store.reading import Original
 from todoke.wire.destination import Rules, check_url
@@ -25,12 +27,11 @@ ACCEPT_BATCH_MAX = 100
 
 @dataclass(frozen=True)
 class Marks:
-    """What a submit carries beside its body. digest: of the body, where there is a key. trace: its traceparent."""
+    """What a submit carries beside its body. digest: of the body, where there is a key."""
 
     idempotency_key: str | None = None
     digest: bytes | None = None
     batch_id: UUID | None = None
-    trace: str | None = None
 
 
 class Intake:
@@ -66,13 +67,12 @@ class Intake:
             idempotency_key=marks.idempotency_key,
             request_digest=marks.digest,
             batch_id=marks.batch_id,
-            trace=marks.trace,
         )
         return new_job(job_type, tenant_id, params, terms, extras, losses_max=self._losses_max)
 
-    def retry(self, catalog: Mapping[str, JobType], original: Original, key: str | None, trace: str | None) -> NewJob:
+    def retry(self, catalog: Mapping[str, JobType], original: Original, key: str | None) -> NewJob:
         """The job a finished one leads to. Raises NotFinished, TypeUnknown, InvalidInput; see `once_more`."""
-        return once_more(catalog, original, losses_max=self._losses_max, idempotency_key=key, trace=trace)
+        return once_more(catalog, original, losses_max=self._losses_max, idempotency_key=key)
 
     def check_url(self, url: str | None) -> None:
         """Raises InvalidInput for a callback URL this service does not call."""
@@ -85,25 +85,29 @@ class Intake:
         if url is not None:
             await self._secrets.check(tenant_id, url)
 
-    async def keep(self, job: NewJob, limits: TenantLimits) -> Accepted:
-        """Keep one job, in one commit with others that come at the same time.
+    async def keep(self, job: NewJob, limits: TenantLimits, span: Span) -> Accepted:
+        """Keep one job, in one commit with others of the same time. `span`: of its request. limits: its tenant's.
 
-        limits: its tenant's. Raises KeyReused, ProblemError 429 and 503 while too many wait.
+        Raises KeyReused, and ProblemError 429 and 503 while too many wait.
         """
         self._admission.check(job.tenant_id, limits)
-        answer = await self._batcher.put(job)
+        [job] = _of_trace([job], span)
+        with _accepting(span, {"todoke.job_id": str(job.id), "todoke.job_type": job.type}):
+            answer = await self._batcher.put(job)
         if isinstance(answer, KeyReused):
             raise answer
         self._enter([job], [answer])
         return answer
 
-    async def keep_all(self, jobs: Sequence[NewJob], limits: TenantLimits) -> list[Accepted | KeyReused]:
+    async def keep_all(self, jobs: Sequence[NewJob], limits: TenantLimits, span: Span) -> list[Accepted | KeyReused]:
         """Keep all of these jobs of one tenant in one commit, or none where one of the answers is KeyReused.
 
         Raises ProblemError 429 and 503 while too many wait.
         """
         self._admission.check(jobs[0].tenant_id, limits, len(jobs))
-        answers = await self._ledger.accept(jobs, self._redispatch_seconds, together=True)
+        jobs = _of_trace(jobs, span)
+        with _accepting(span, {"todoke.jobs": len(jobs)}):
+            answers = await self._ledger.accept(jobs, self._redispatch_seconds, together=True)
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         if len(accepted) == len(jobs):
             self._enter(jobs, accepted)
@@ -124,3 +128,17 @@ class Intake:
             self._admission.took(job.tenant_id)
             if not job.delay_seconds:
                 self._dispatcher.hint(answer.id)
+
+
+def _of_trace(jobs: Sequence[NewJob], span: Span) -> Sequence[NewJob]:
+    trace = span.traceparent
+    return jobs if trace is None else [replace(job, trace=trace) for job in jobs]
+
+
+@contextlib.contextmanager
+def _accepting(span: Span, attributes: Attributes) -> Iterator[None]:
+    part = span.begin("accept", Kind.INTERNAL, attributes)
+    try:
+        yield
+    finally:
+        part.end()

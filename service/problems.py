@@ -139,7 +139,7 @@ def problem_of(error: Exception) -> Problem:
             errors = tuple(mistake(item["loc"], item["msg"]) for item in error.errors()[:ERRORS_MAX])
             return Problem(422, Code.INVALID_INPUT, "the request is not valid", errors)
         case ClientDisconnect():
-            return Problem(400, Code.MALFORMED_REQUEST, "the body did not arrive whole")
+            return Problem(400, Code.BODY_INCOMPLETE, "the body ended before it was whole")
     return Problem(500, Code.INTERNAL, "something went wrong on our side; it is logged")
 
 

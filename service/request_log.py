@@ -19,6 +19,7 @@ PATH_BYTES_MAX = 200
 HINT_BYTES_MAX = 120
 # Of requests that no route was found for.
 UNMATCHED = "unmatched"
+INTERNAL = "/internal/"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 STATUS_PATH = re.compile(rb"/jobs/([0-9a-f-]{36})")
@@ -42,7 +43,9 @@ class RequestLog:
         status, size, location = answered
         route = getattr(scope.get("route"), "path", UNMATCHED)
         self._measure(scope["method"], route, status, seconds)
-        if not log.is_enabled_for(logging.INFO):
+        # What the gateway asks for each request is of interest only to whoever looks for a fault in it.
+        level = logging.DEBUG if route.startswith(INTERNAL) else logging.INFO
+        if not log.is_enabled_for(level):
             return
         line: dict[str, object] = {
             "method": scope["method"],
@@ -50,7 +53,7 @@ class RequestLog:
             "path": _path(scope),
             "status": status,
             "seconds": round(seconds, 6),
-            "bytes": size,
+            "bytes": 0 if scope["method"] == "HEAD" else size,
             **told,
         }
         if (identity := scope.get(IDENTITY)) is not None:
@@ -64,7 +67,7 @@ class RequestLog:
         for name, shown in ((b"x-forwarded-for", "forwardedFor"), (b"user-agent", "userAgent")):
             if value := headers.get(name):
                 line[shown] = _text(value, HINT_BYTES_MAX)
-        log.info("request", **line)
+        log.log(level, "request", **line)
 
     def _measure(self, method: str, route: str, status: int, seconds: float) -> None:
         key = (method if method in METHODS else "other", route, status)

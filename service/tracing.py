@@ -13,8 +13,3 @@ def span_of(scope: Scope) -> Span:
     """The span of this request; one that leads nowhere when there is none."""
     span: Span = scope.get(SPAN, NONE)
     return span
-
-
-def trace_of(scope: Scope) -> str | None:
-    """The traceparent a job of this request is given."""
-    return span_of(scope).traceparent

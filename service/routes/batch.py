@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from service.links import Links
 from service.problems import mistake
 from service.routes.submit import VALID, IsOnlyValidated
 from service.submission import ERRORS_MAX, Submission, batch_model, details_of, digest, invalid
-from service.tracing import trace_of
+from service.tracing import span_of
 from todoke.jobs.catalog import JobType
 from todoke.model.access import Scope
 from todoke.model.errors import InvalidInput, KeyReused
@@ -66,11 +65,11 @@ class BatchRoutes:
         is_only_validated: IsOnlyValidated = False,
     ) -> Response:
         body = await self._bodies.read(request)
-        batch_id, trace = new_id(), trace_of(request.scope)
+        batch_id = new_id()
 
         def checked() -> list[NewJob]:
             value = parse_json(body, request.headers.get("content-type", ""), self._bodies.shape)
-            return self._jobs(_items(value), identity.tenant_id, Marks(batch_id=batch_id, trace=trace))
+            return self._jobs(_items(value), identity.tenant_id, batch_id)
 
         jobs = await self._bodies.check(body, checked)
         await self._check_callbacks(jobs)
@@ -78,9 +77,9 @@ class BatchRoutes:
             return JSONResponse(VALID)
         # Its first was paid for at the gate.
         self._budgets.charge(identity, Budget.SUBMITS, len(jobs) - 1)
-        return self._answer(batch_id, jobs, await self._intake.keep_all(jobs, identity.limits))
+        return self._answer(batch_id, jobs, await self._intake.keep_all(jobs, identity.limits, span_of(request.scope)))
 
-    def _jobs(self, items: Sequence[Any], tenant_id: str, marks: Marks) -> list[NewJob]:
+    def _jobs(self, items: Sequence[Any], tenant_id: str, batch_id: UUID) -> list[NewJob]:
         """The jobs asked for. Raises InvalidInput that names every mistake."""
         jobs: list[NewJob] = []
         mistakes: list[dict[str, str]] = []
@@ -95,7 +94,7 @@ class BatchRoutes:
             except ValidationError as error:
                 mistakes += [_mistake(place, *found["loc"], message=found["msg"]) for found in details_of(error)]
                 continue
-            jobs.append(self._job(item, submission, tenant_id, marks))
+            jobs.append(self._job(item, submission, tenant_id, batch_id))
             if len(mistakes) >= ERRORS_MAX:
                 break
         mistakes += _twice(jobs) if len(jobs) == len(items) else []
@@ -103,11 +102,11 @@ class BatchRoutes:
             raise invalid(mistakes)
         return jobs
 
-    def _job(self, item: dict[str, Any], submission: Submission, tenant_id: str, marks: Marks) -> NewJob:
+    def _job(self, item: dict[str, Any], submission: Submission, tenant_id: str, batch_id: UUID) -> NewJob:
         key = getattr(submission, "idempotency_key")  # noqa: B009 - a field the models of batches add
         body = {name: value for name, value in item.items() if name not in BESIDE}
-        keyed = replace(marks, idempotency_key=key, digest=digest(body) if key else None)
-        return self._intake.job(self._catalog[item["type"]], tenant_id, submission, keyed)
+        marks = Marks(key, digest(body) if key else None, batch_id)
+        return self._intake.job(self._catalog[item["type"]], tenant_id, submission, marks)
 
     async def _check_callbacks(self, jobs: Sequence[NewJob]) -> None:
         first = {job.callback_url: place for place, job in reversed(list(enumerate(jobs)))}

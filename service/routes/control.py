@@ -12,7 +12,6 @@ from service.preferences import WAIT
 from service.routes.submit import ENDED, IDEMPOTENCY_KEY, SubmitRoutes
 from service.statuses import Statuses, find
 from service.submission import parse_key
-from service.tracing import trace_of
 from todoke.jobs.catalog import JobType
 from todoke.model.access import Scope
 from todoke.model.errors import NotFound
@@ -85,5 +84,4 @@ class ControlRoutes:
             await find(self._reader, job_id, identity)
             raise NotFound("job not found")
         await self._intake.check_callback(identity.tenant_id, original.callback_url)
-        job = self._intake.retry(self._catalog, original, key, trace_of(request.scope))
-        return await self._submit.accept(job, request, identity)
+        return await self._submit.accept(self._intake.retry(self._catalog, original, key), request, identity)

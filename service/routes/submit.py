@@ -14,12 +14,10 @@ from service.preferences import APPLIED, WAIT
 from service.statuses import Statuses
 from service.submission import Submission, body_of, digest, parse_key, submission_model, validated
 from service.tickets import Tickets
-from service.tracing import span_of, trace_of
+from service.tracing import span_of
 from todoke.jobs.catalog import JobType
 from todoke.model.access import Scope
 from todoke.model.job import Accepted, NewJob
-from todoke.model.limits import TenantLimits
-from todoke.runtime.tracing import Kind
 
 RETRY_AFTER_SECONDS = 3
 VALID = {"isValid": True}
@@ -69,7 +67,7 @@ class SubmitRoutes:
                 content_type = request.headers.get("content-type", "")
                 value = parse_json(body, content_type, self._bodies.shape)
                 submission = validated(model, body, content_type)
-                marks = Marks(key, digest(value) if key else None, trace=trace_of(request.scope))
+                marks = Marks(key, digest(value) if key else None)
                 return self._intake.job(job_type, identity.tenant_id, submission, marks)
 
             job = await self._bodies.check(body, checked)
@@ -85,7 +83,7 @@ class SubmitRoutes:
 
         With `Prefer: wait` it is 200 and the status when the job ends in time.
         """
-        answer = await self._keep(job, request, identity.limits)
+        answer = await self._intake.keep(job, identity.limits, span_of(request.scope))
         warnings = await self._intake.warnings(job)
         response = self._accepted(answer, identity, warnings)
         # Waiting ends in the job's status, which not everyone who submits may read.
@@ -96,13 +94,6 @@ class SubmitRoutes:
         if answer.is_replay:
             response.headers["Idempotent-Replayed"] = "true"
         return response
-
-    async def _keep(self, job: NewJob, request: Request, limits: TenantLimits) -> Accepted:
-        span = span_of(request.scope).begin(f"accept {job.type}", Kind.INTERNAL, {"todoke.job_id": str(job.id)})
-        try:
-            return await self._intake.keep(job, limits)
-        finally:
-            span.end()
 
     def _accepted(self, answer: Accepted, identity: Identity, warnings: Sequence[Mapping[str, str]]) -> Response:
         links = self._links

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import jsonschema
 import pytest
 from structlog.testing import capture_logs
 
@@ -79,6 +80,29 @@ async def test_every_refusal_is_a_problem_that_repeats_nothing(url: str, databas
         assert (await api.post("/todoke.js")).headers["allow"] == "GET, HEAD"
         del api.headers["Authorization"]
         check(await api.get(f"/jobs/{job_id}?x={CANARY}"), 401, Code.KEY_REQUIRED)
+
+
+async def test_the_description_knows_problems_and_every_error_is_one(url: str, database: Database) -> None:
+    _, key = await make_key(database)
+    async with httpx.AsyncClient(base_url=url, headers=key) as api:
+        described = (await api.get("/openapi.json")).json()
+        answers = [
+            await api.get("/nothing"),
+            await api.get(f"/jobs/{new_id()}"),
+            await api.patch("/generate-report"),
+            await api.post("/generate-report", json={"priority": "x"}),
+            await api.post("/generate-report", content="{"),
+        ]
+    schema = described["components"]["schemas"]["Problem"]
+    assert schema["properties"]["code"]["enum"] == list(Code)
+    for answer in answers:
+        jsonschema.validate(answer.json(), schema)
+    assert not {"HTTPValidationError", "ValidationError"} & described["components"]["schemas"].keys()
+    operations = [operation for path in described["paths"].values() for operation in path.values()]
+    for operation in operations:
+        errors = {status: found for status, found in operation["responses"].items() if status[0] in "45d"}
+        assert "default" in errors
+        assert all(list(found["content"]) == [MEDIA_TYPE] for found in errors.values()), operation["operationId"]
 
 
 async def test_a_pointer_is_all_that_comes_back_and_not_without_end(url: str, database: Database) -> None:
@@ -170,6 +194,12 @@ async def test_a_body_that_breaks_off_in_its_encoding_is_answered_once(url: str,
     assert got.count(b"HTTP/1.1") == 1
     assert Code.MALFORMED_REQUEST.encode() in got
     assert await database.fetch("SELECT FROM job") == []
+    async with connection(url) as (reader, writer):
+        writer.write(head.replace(b"GET ", b"POST ") + b"bb8\r\n" + b"x" * 3000 + b"\r\n")
+        got = await read_until(reader, lambda got: b"CONTENT_TOO_LARGE" in got)
+        writer.write(b"ZZ\r\n")
+        got += await read_until(reader, lambda _: False)
+    assert got.count(b"HTTP/1.1") == 1, "and not once more for the rest of what was refused"
 
 
 async def said(url: str, data: bytes) -> tuple[bytes, bytes]:

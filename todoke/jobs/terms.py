@@ -72,16 +72,9 @@ def new_job(
 
 
 def once_more(
-    catalog: Mapping[str, JobType],
-    original: Original,
-    *,
-    losses_max: int,
-    idempotency_key: str | None = None,
-    trace: str | None = None,
+    catalog: Mapping[str, JobType], original: Original, *, losses_max: int, idempotency_key: str | None = None
 ) -> NewJob:
     """The job a finished one leads to when it is retried: its wishes, under the terms of today's catalog.
-
-    trace: of the call that asks for it.
 
     Raises NotFinished, TypeUnknown, or InvalidInput when its params no longer fit.
     """
@@ -98,7 +91,6 @@ def once_more(
         # The body of a retry is the job it names.
         request_digest=hashlib.sha256(b"retry " + original.id.bytes).digest() if idempotency_key else None,
         retry_of=original.id,
-        trace=trace,
     )
     params = parse_params(job_type, original.params)
     job = new_job(job_type, original.tenant_id, params, Terms(), extras, losses_max=losses_max)
