@@ -92,6 +92,7 @@ async def test_a_feed_misses_nothing_when_transaction_ids_are_given_twice(
     async with serve(settings) as url, httpx.AsyncClient(base_url=url, timeout=20) as api:
         for _ in range(10):
             before = await _current_xid(own_postgres.url, idle_transactions=50)
+            await _ready(api)
             cursor = (await api.get("/events", headers=as_list)).json()["cursor"]
             await asyncio.to_thread(own_postgres.kill)
             await asyncio.to_thread(own_postgres.start)
