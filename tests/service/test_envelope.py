@@ -1,5 +1,6 @@
 """What every request passes and every answer gets, around an application of the test's own."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, MutableMapping
@@ -7,13 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from service.connection import Connection
 from service.cors import Cors
 from service.envelope import Envelope
 from service.identity import IDENTITY, Identity, Right
 from service.problems import Problem, ProblemError
+from tests.conftest import REPOSITORY, until
+from tests.streams.raw import connection, read_until, request
 from todoke.model.codes import Code
 from todoke.model.errors import InvalidInput, Unavailable
 from todoke.runtime.settings import load_settings
@@ -135,8 +140,28 @@ async def test_a_fault_behind_the_beginning_leaves_the_answer_unfinished(app: Ap
 
     with capture_logs() as lines:
         await Envelope(app, Cors(()), Off(), None)(_scope(), receive, send)
-    assert [message["type"] for message in sent] == ["http.response.start"], "the server closes the connection"
+    assert [message["type"] for message in sent] == ["http.response.start"]
     assert [line["event"] for line in lines] == ["request.fault", "request"]
+
+
+async def test_the_server_closes_the_connection_of_an_unfinished_answer(app: App) -> None:
+    app.fails_behind, app.headers = True, [(b"content-length", b"100")]
+    config = uvicorn.Config(
+        Envelope(app, Cors(()), Off(), None), http=Connection, port=0, log_config=None, lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    with server.capture_signals():
+        task = asyncio.create_task(server.serve())
+        await until(lambda: server.started)
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        async with connection(url) as (reader, writer):
+            writer.write(request(url, "/"))
+            got = await read_until(reader, lambda _: False)
+        server.should_exit = True
+        await task
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert got.endswith(b"\r\n\r\n"), "nothing but the head"
+    assert got.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize(
@@ -166,6 +191,8 @@ async def test_the_line_of_a_request(app: App) -> None:
         with capture_logs() as lines:
             await api.get(f"/jobs/{JOB}?ticket=secret", headers=headers)
     [line] = lines
+    page = (REPOSITORY / "docs/operating.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page or f'"{name}"' in page for name in line.keys() - {"log_level"})
     assert line.pop("seconds") >= 0
     assert line == {
         "event": "request",

@@ -48,6 +48,17 @@ async def test_our_own_page_may_write(api: httpx.AsyncClient) -> None:
     assert (await api.post("/generate-report", headers=headers)).status_code == 202
 
 
+async def test_a_page_of_an_origin_the_operator_has_named_may_write(settings: Settings) -> None:
+    ours = {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-site"}
+    named = settings.model_copy(update={"cors_origins": (ours["Origin"],)})
+    async with serve(named) as url, httpx.AsyncClient(base_url=url) as api:
+        answer = await api.post("/generate-report", headers=ours)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, ours["Origin"])
+        for headers in FOREIGN:
+            assert (await api.post("/generate-report", headers=headers)).status_code == 403, headers
+        assert (await api.post("/generate-report", headers=ours | {"Host": "evil.example"})).status_code == 421
+
+
 async def test_where_keys_are_required_every_host_is_served(settings: Settings) -> None:
     """Whoever has no key gets nothing, and no browser adds one by itself."""
     public = settings.model_copy(

@@ -131,7 +131,8 @@ async def test_without_queue_it_is_degraded_and_without_postgresql_not_ready(
         assert (await api.head("/healthz")).status_code == 200
 
 
-async def test_a_lost_bell_only_degrades(settings: Settings) -> None:
+async def test_a_lost_bell_only_degrades(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("todoke.store.bell.ECHO_SECONDS", 0.1)
     async with Proxy(settings.listen_url) as bell:
         deaf = settings.model_copy(update={"listen_database_url": SecretStr(bell.url)})
         async with serve(deaf) as url, httpx.AsyncClient(base_url=url) as api:
