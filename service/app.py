@@ -30,6 +30,7 @@ from service.routes.deliveries import DeliveryRoutes
 from service.routes.endpoints import EndpointRoutes
 from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
+from service.routes.gateway import GatewayRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.module import ModuleRoutes
@@ -214,6 +215,8 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)
+    if settings.gateway_asks:
+        GatewayRoutes().add_to(router)
     return router
 
 

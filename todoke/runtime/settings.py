@@ -68,6 +68,9 @@ class Settings(BaseSettings):
             "comma-separated; the first seals, all open."
         ),
     )
+    gateway_asks: bool = Field(
+        False, description="Tell a gateway at `/internal/auth` who may come in; it must keep that path from callers."
+    )
     body_bytes_max: int = Field(16 * 2**20, ge=1024, description="Largest request body, bytes.")
     body_seconds: float = Field(30, gt=0, description="A request body that has not arrived after this long is refused.")
     params_depth_max: int = Field(64, ge=1, le=190, description="How deep a body may nest, in levels.")
