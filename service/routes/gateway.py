@@ -40,4 +40,5 @@ def _original(request: Request) -> Request:
     path = unquote(path)
     watched = WATCHED.fullmatch(path)
     parts = {"job_id": watched[1]} if watched else {}
-    return Request(request.scope | {"path": path, "query_string": query.encode("latin-1"), "path_params": parts})
+    asked = {"path": path, "query_string": query.encode("latin-1"), "path_params": parts}
+    return Request({**request.scope, **asked})

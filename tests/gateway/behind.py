@@ -11,8 +11,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.__main__ import config_of
 from service.app import create_app
-from service.connection import Connection
 from todoke.runtime.settings import Settings
 
 SECONDS_MAX = 15
@@ -52,15 +52,8 @@ class Behind:
 def behind(settings: Settings) -> Iterator[Behind]:
     """The API on a port of its own, ready for jobs to be watched."""
     noted, app = Behind(), create_app(settings)
-    config = uvicorn.Config(
-        _noting(app, noted),
-        http=Connection,
-        port=0,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=3,
-    )
+    config = config_of(app, settings.model_copy(update={"port": 0}))
+    config.app = _noting(app, noted)
     server, loops = uvicorn.Server(config), list[asyncio.AbstractEventLoop]()
 
     async def run() -> None:

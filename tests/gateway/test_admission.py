@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from service.__main__ import config_of
+from service.app import create_app
 from tests.gateway.conftest import Pair
-from tests.gateway.front import gateway
+from tests.gateway.front import CONFIGURATION, gateway
 from tests.gateway.stub import ASK, reply, stub
 from tests.service.callers import door
 from tests.streams.raw import connection, read_until, request
@@ -203,3 +206,12 @@ async def _frames(answer: httpx.Response) -> AsyncIterator[Any]:
     async for chunk in answer.aiter_bytes():
         for frame in decoder.feed(chunk):
             yield frame
+
+
+async def test_a_kept_connection_outlasts_the_gateways_own(settings: Settings) -> None:
+    """Else a request meets a connection that is just being closed."""
+    found = re.search(r"keepalive 64;\s+keepalive_timeout (\d+)s;", CONFIGURATION.read_text(encoding="utf-8"))
+    assert found
+    assert int(found[1]) < settings.keep_alive_seconds
+    longer = settings.model_copy(update={"keep_alive_seconds": 75})
+    assert config_of(create_app(longer), longer).timeout_keep_alive == 75

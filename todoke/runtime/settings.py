@@ -68,6 +68,9 @@ class Settings(BaseSettings):
             "comma-separated; the first seals, all open."
         ),
     )
+    keep_alive_seconds: int = Field(
+        5, ge=1, description="A kept connection is closed when idle for so long; a proxy has to close its own sooner."
+    )
     gateway_asks: bool = Field(
         False, description="Tell a gateway at `/internal/auth` who may come in; it must keep that path from callers."
     )
