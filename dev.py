@@ -2,7 +2,7 @@
 """From a fresh clone to a running Todoke, with Python alone.
 
     python3 dev.py demo [--data FILE] [--out DIR] [--once] [--port P]   one real job, seen in three ways
-    python3 dev.py test [--full] [any pytest argument]                  the tests, with coverage
+    python3 dev.py test [--full] [any pytest argument]                  the tests; --cov counts what they cover
     python3 dev.py lock                                                 renew constraints.txt
 
 Makes .venv beside this file and installs what constraints.txt pins; later runs skip that until it changes.
@@ -64,7 +64,7 @@ def test(arguments, _started_at):
     install(["embedded", "dev"])
     full = "--full" in arguments
     chosen = [argument for argument in arguments if argument != "--full"]
-    options = ["--cov", "--cov-report=term:skip-covered"] + (["--full"] if full else ["-m", "not full"])
+    options = ["--full"] if full else ["-m", "not full"]
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--version")) for argument in chosen):
         # They wait more than they compute; worksteal, so that no long file is left to one of them.
         options += ["-n", "4", "--dist", "worksteal"]

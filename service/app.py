@@ -20,6 +20,7 @@ from service.front import Front
 from service.guard import Guard
 from service.history import Paces
 from service.hub import Hub
+from service.job_cursors import JobCursors
 from service.keyring import Keyring
 from service.links import Links
 from service.long_poll import LongPolls
@@ -28,11 +29,13 @@ from service.routes.callback_tests import CallbackTestRoutes
 from service.routes.control import ControlRoutes
 from service.routes.deliveries import DeliveryRoutes
 from service.routes.endpoints import EndpointRoutes
+from service.routes.erasing import ErasingRoutes
 from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
 from service.routes.gateway import GatewayRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
+from service.routes.listing import ListingRoutes
 from service.routes.module import ModuleRoutes
 from service.routes.results import ResultRoutes
 from service.routes.secrets import SecretRoutes
@@ -61,7 +64,9 @@ from todoke.store.endpoints import Callbacks, Endpoints
 from todoke.store.feed import FeedReader
 from todoke.store.history import History
 from todoke.store.ledger import Ledger
+from todoke.store.listing import Listing
 from todoke.store.reading import Reader
+from todoke.store.retention import Retention
 from todoke.store.signing import SigningKeys, SigningSecrets
 
 ACCEPT_BATCH_MAX = 100
@@ -90,6 +95,7 @@ class Rooms:
     replays: asyncio.Semaphore
     feed: Feed
     feed_log: FeedLog
+    job_cursors: JobCursors
     paces: Paces
     statuses: Statuses
     tickets: Tickets
@@ -151,6 +157,7 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
         replays=replays,
         feed=feed,
         feed_log=FeedLog(feed, feed_reader, cursors, replays, settings.job_days),
+        job_cursors=JobCursors(seals),
         paces=paces,
         statuses=Statuses(reader, LongPolls(hub, streams), paces, links),
         tickets=tickets,
@@ -198,12 +205,14 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
     for job_type in catalog.values():
         submit.add_to(router, job_type)
+    ListingRoutes(Listing(doors.database), rooms.statuses, rooms.job_cursors).add_to(router)
     JobRoutes(rooms.statuses).add_to(router)
+    ErasingRoutes(reader, Retention(doors.database), is_store_known=bool(settings.s3_bucket)).add_to(router)
     ControlRoutes(rooms.ledger, reader, rooms.statuses, submit, catalog, settings.losses_max).add_to(router)
     EventRoutes(reader, rooms.hub, rooms.streams, rooms.tickets, rooms.replays).add_to(router)
     FeedRoutes(rooms.feed_log, rooms.streams).add_to(router)
     TokenRoutes(reader, rooms.ledger, rooms.tickets, rooms.links).add_to(router)
-    ResultRoutes(reader, doors.blobs).add_to(router)
+    ResultRoutes(reader, doors.blobs, rooms.links).add_to(router)
     DeliveryRoutes(rooms.delivery_log, reader, rooms.delivery_cursors).add_to(router)
     EndpointRoutes(rooms.endpoints, submit.check_callback).add_to(router)
     CallbackTestRoutes(

@@ -1,5 +1,6 @@
 """The addresses a job is known by."""
 
+from urllib.parse import quote
 from uuid import UUID
 
 
@@ -27,6 +28,11 @@ class Links:
     def cancel_path(job_id: UUID) -> str:
         """Where a job is canceled, by POST."""
         return f"/jobs/{job_id}/cancel"
+
+    @staticmethod
+    def artifact_path(job_id: UUID | str, name: str) -> str:
+        """Where one file of a job is fetched."""
+        return f"/jobs/{job_id}/artifacts/{quote(name, safe='')}"
 
     @staticmethod
     def result_path(job_id: UUID) -> str:

@@ -1,6 +1,7 @@
 """A job's status as HTTP: 202 while it runs, 200 when it has ended, 304 when the caller has it already."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -38,6 +39,11 @@ class Statuses:
     async def now(self, job_id: str, identity: Identity) -> Response:
         """The job as it stands."""
         return self._answer(await find(self._reader, job_id, identity))
+
+    async def shown(self, job_ids: Sequence[UUID], tenant_id: str) -> list[dict[str, object]]:
+        """Those of these jobs that are still there, in this order, each as a poll shows it but for the guesses."""
+        found = await self._reader.statuses(job_ids, tenant_id)
+        return [_body(found[job_id], self._links) for job_id in job_ids if job_id in found]
 
     async def poll(self, job_id: str, request: Request, identity: Identity) -> Response:
         """The job as it stands, or with `Prefer: wait` as soon as it is another than the caller has seen."""

@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -255,7 +256,9 @@ async def test_what_lies_below_a_prefix_is_cleared(
 async def test_a_link_is_short_lived_and_signed(blobs: S3Blobs) -> None:
     await blobs.put("key", b"content", "text/html")
     link = await blobs.link("key", filename="報告.html", media_type="text/html", seconds=60, inline=False)
-    asked = parse_qs(urlsplit(link).query)
+    asked = parse_qs(urlsplit(link.url).query)
+    left = datetime.fromisoformat(link.expires_at) - datetime.now(UTC)
+    assert timedelta(seconds=50) < left <= timedelta(seconds=60)
     assert asked["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
     assert asked["X-Amz-Expires"] == ["60"]
     assert asked["response-content-type"] == ["text/html"]
@@ -267,8 +270,18 @@ async def test_anyone_may_follow_a_link(blobs: S3Blobs) -> None:
     await blobs.put("k/é", b"content", "text/html")
     link = await blobs.link("k/é", filename="報告.html", media_type="text/html", seconds=60, inline=True)
     async with httpx.AsyncClient() as client:
-        answer = await client.get(link)
+        answer = await client.get(link.url)
     assert (answer.status_code, answer.content) == (200, b"content")
+
+
+async def test_a_link_ends_before_the_credentials_that_sign_it(blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role's credentials end, and S3 refuses what they signed from then on, whatever the link itself says."""
+    ends_at = datetime.now(UTC) + timedelta(seconds=300)
+    monkeypatch.setattr(blobs._session.get_credentials(), "_expiry_time", ends_at, raising=False)
+    link = await blobs.link("key", filename="a", media_type="text/plain", seconds=900, inline=False)
+    [seconds] = parse_qs(urlsplit(link.url).query)["X-Amz-Expires"]
+    assert 230 <= int(seconds) <= 240
+    assert datetime.fromisoformat(link.expires_at) <= ends_at - timedelta(seconds=60)
 
 
 async def test_a_bucket_that_is_gone_is_unavailable(endpoint: str | None, bucket: str) -> None:

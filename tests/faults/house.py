@@ -19,7 +19,7 @@ import httpx
 from tests.conftest import make_settings
 from tests.faults.history import Bounds, Deed, History, Kept, Left, Seen, install
 from tests.faults.invariants import check
-from tests.faults.processes import Process, answers, launch, until
+from tests.faults.processes import ROOT, Process, answers, launch, until
 from tests.faults.proxy_aws import AwsProxy
 from tests.make import make_job
 from todoke.dev.aws import REGION, Emulator
@@ -64,10 +64,12 @@ class House:
         self.processes: list[Process] = []
         self.offered_keys: set[str] = set()
 
-    async def start(self, kind: str = "worker", *at: str, is_ready: bool = True, **overrides: Any) -> Process:
-        """Start a process. `at`: action, when, target for tests.faults.at."""
+    async def start(
+        self, kind: str = "worker", *at: str, is_ready: bool = True, root: Path = ROOT, **overrides: Any
+    ) -> Process:
+        """Start a process. `at`: action, when, target for tests.faults.at. root: the folder whose code runs."""
         chosen = self.settings.model_copy(update=overrides)
-        process = await launch(kind, at, chosen, self.folder)
+        process = await launch(kind, at, chosen, self.folder, root=root)
         self.processes.append(process)
         if is_ready and kind == "api":
             await answers(process)

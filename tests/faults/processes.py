@@ -63,12 +63,17 @@ class Process:
 
 
 async def launch(
-    kind: str, at: Sequence[str], settings: Settings, folder: Path, program: Sequence[str] = ()
+    kind: str, at: Sequence[str], settings: Settings, folder: Path, program: Sequence[str] = (), *, root: Path = ROOT
 ) -> Process:
-    """Start a process with these settings; its temporary files go to `folder`. program: a module run in its place."""
+    """Start a process with these settings; its temporary files go to `folder`. program: a module run in its place.
+
+    root: the folder whose code runs, another version's perhaps; coverage counts our own alone.
+    """
     plain = ["-m", *(program or [PROGRAMS[kind]])]
     program = ["-m", "tests.faults.at", kind, *at] if at else plain
     environment = environment_of(settings) | {"TMPDIR": str(folder)}
+    if root != ROOT:
+        environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
     door = _door() if kind == "api" else None
     if door:
         environment |= {"TODOKE_LISTEN_FD": str(door.fileno())}
@@ -77,7 +82,7 @@ async def launch(
         await asyncio.create_subprocess_exec(
             sys.executable,
             *program,
-            cwd=ROOT,
+            cwd=root,
             env=environment,
             stderr=asyncio.subprocess.PIPE,
             limit=2**20,

@@ -189,7 +189,7 @@ async def test_that_name_serves_queue_and_bucket_alike(emulator: aws.Emulator, m
         await blobs.put("test/alias", b"content", "text/plain")
         link = await blobs.link("test/alias", filename="a.txt", media_type="text/plain", seconds=60, inline=False)
     async with httpx.AsyncClient() as client:
-        assert (await client.get(link)).content == b"content"
+        assert (await client.get(link.url)).content == b"content"
 
 
 def test_postgres_keeps_its_data_where_version_18_puts_it() -> None:

@@ -242,10 +242,12 @@ async def test_a_stale_attempt_finds_no_job_to_settle(ledger: Ledger, database: 
 
 IDS = f"'{{{','.join(str(new_id()) for _ in range(200))}}}'"
 PRUNING = {
-    "expire_results": "7, 200, true",
+    "old_results": "7, 200",
+    "expire": f"{IDS}, true",
+    "asked": f"'{new_id()}', 'default'",
     "old_jobs": "30, 200",
     "owed": IDS,
-    "bury": IDS,
+    "bury": f"{IDS}, 'age'",
     "take_orphans": "20",
     "drop_orphans": "ARRAY['t/j/', 't/k/']",
     "drop_tombstones": "365, 200",
@@ -261,7 +263,7 @@ async def test_no_statement_reads_a_whole_table(other: "asyncpg.Connection[async
         plan = "\n".join(row[0] for row in await other.fetch(f"EXPLAIN EXECUTE pruning ({arguments})"))
         await other.execute("DEALLOCATE pruning")
         assert "Seq Scan" not in plan, f"{name}:\n{plan}"
-        if name in ("expire_results", "old_jobs"):
+        if name in ("old_results", "old_jobs"):
             assert re.search(r"Index Cond: .*finished_at <= \(now\(\) -", plan), f"{name}:\n{plan}"
             assert "Sort Key: job.finished_at" not in plan, f"{name} reads all that is old:\n{plan}"
 

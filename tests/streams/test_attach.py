@@ -11,7 +11,7 @@ from todoke.model.event import Event
 from todoke.runtime.settings import Settings
 
 RUNS = [
-    pytest.param(2_000, marks=pytest.mark.timeout(600)),
+    pytest.param(500, marks=pytest.mark.timeout(600)),
     pytest.param(100_000, marks=[pytest.mark.full, pytest.mark.timeout(7_200)]),
 ]
 STEPS = ("status asked", "status answered", "begun", "sent", "news asked", "news answered", "quiet")

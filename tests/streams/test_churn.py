@@ -17,7 +17,7 @@ from todoke.runtime import metrics
 from todoke.runtime.settings import Settings
 from todoke.store.database import Database
 
-CONNECTS = [500, pytest.param(100_000, marks=[pytest.mark.full, pytest.mark.timeout(7_200)])]
+CONNECTS = [150, pytest.param(100_000, marks=[pytest.mark.full, pytest.mark.timeout(7_200)])]
 
 
 @pytest.mark.parametrize("count", CONNECTS)

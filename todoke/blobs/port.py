@@ -15,6 +15,14 @@ class Written:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Link:
+    """A URL that anyone may GET until then (ISO 8601, UTC)."""
+
+    url: str
+    expires_at: str
+
+
 class ContentChangedError(TodokeError):
     """The file was written to while it was being stored; nothing of it is kept."""
 
@@ -32,8 +40,8 @@ class Blobs(Protocol):
         Raises ContentChangedError, ObjectRefusedError; they leave nothing behind, nor does being canceled.
         """
 
-    async def link(self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool) -> str:
-        """A URL that anyone may GET for `seconds`, answered as a download named `filename` unless `inline`."""
+    async def link(self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool) -> Link:
+        """A link for `seconds` at most, answered as a download named `filename` unless `inline`."""
 
     def keys(self, prefix: str) -> AsyncIterator[list[str]]:
         """The keys that begin with `prefix`, at most 1,000 at a time."""

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterator, Collection, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import boto3
@@ -13,7 +14,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from todoke.blobs.port import ObjectRefusedError, Written
+from todoke.blobs.port import Link, ObjectRefusedError, Written
 from todoke.blobs.source import Source
 from todoke.model.errors import Unavailable
 from todoke.runtime.aws import Threads, client_config, is_outage
@@ -29,6 +30,7 @@ CALLS_MAX = 4
 PART_BYTES = 8 * 2**20
 PARTS_MAX = 10_000
 PAGE_MAX = 1_000
+CREDENTIALS_MARGIN_SECONDS = 60
 # Not the fault of this object: bytes that arrived changed, or rights that an operator has to give.
 TRANSIENT_CODES = frozenset(
     {
@@ -57,7 +59,8 @@ class S3Blobs:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        self._s3 = boto3.session.Session(region_name=region).client(
+        self._session = boto3.session.Session(region_name=region)
+        self._s3 = self._session.client(
             "s3",
             endpoint_url=endpoint_url,
             config=client_config(read_seconds=CALL_SECONDS, connections_max=CALLS_MAX).merge(style),
@@ -130,21 +133,30 @@ class S3Blobs:
         with contextlib.suppress(Exception):
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
-    async def link(self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool) -> str:
-        """A URL that anyone may GET for `seconds`, answered as a download named `filename` unless `inline`."""
+    async def link(self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool) -> Link:
+        """A link for `seconds` at most, answered as a download named `filename` unless `inline`.
+
+        It ends a minute before the credentials do that sign it: behind them it would be refused.
+        """
         self._check()
-        return await self._threads.call(
-            lambda: self._s3.generate_presigned_url(
-                "get_object",
-                Params={
-                    "Bucket": self._bucket,
-                    "Key": key,
-                    "ResponseContentDisposition": disposition(filename, inline=inline),
-                    "ResponseContentType": media_type,
-                },
-                ExpiresIn=seconds,
-            )
-        )
+        params = {
+            "Bucket": self._bucket,
+            "Key": key,
+            "ResponseContentDisposition": disposition(filename, inline=inline),
+            "ResponseContentType": media_type,
+        }
+        return await self._threads.call(lambda: self._sign(params, seconds))
+
+    def _sign(self, params: dict[str, str], seconds: int) -> Link:
+        now = datetime.now(UTC)
+        credentials = self._session.get_credentials()
+        # Only credentials of a role end; botocore renews them a quarter of an hour before.
+        ends_at = getattr(credentials, "_expiry_time", None)
+        if ends_at is not None:
+            seconds = max(1, min(seconds, int((ends_at - now).total_seconds()) - CREDENTIALS_MARGIN_SECONDS))
+        url = self._s3.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
+        expires_at = (now + timedelta(seconds=seconds)).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return Link(url, expires_at)
 
     async def keys(self, prefix: str) -> AsyncIterator[list[str]]:
         """The keys that begin with `prefix`, at most 1,000 at a time."""

@@ -23,6 +23,14 @@ REGION = "us-east-1"
 # The emulator honours presigned URLs of these credentials only.
 KEY_ID = SECRET = "test"  # noqa: S105 - not a secret
 RECEIVES_MAX = 10
+# Pages of any origin may follow a link: who has it, has the right. Behind a redirect a browser's origin is `null`.
+READABLE: Any = {
+    "AllowedOrigins": ["*"],
+    "AllowedMethods": ["GET", "HEAD"],
+    "AllowedHeaders": ["Range", "If-Range"],
+    "ExposeHeaders": ["Content-Disposition", "Content-Length", "Content-Range", "ETag"],
+    "MaxAgeSeconds": 3600,
+}
 DEAD_LETTER_SECONDS = 14 * 24 * 3600
 START_SECONDS = 60
 # TERM lets it write the queue to disk; a kill loses the messages since the last such stop.
@@ -148,6 +156,7 @@ def ensure(endpoint_url: str, bucket: str = BUCKET) -> Places:
         queue_url, dead_letter_url = _ensure_queues(sqs)
         if bucket not in {found["Name"] for found in s3.list_buckets()["Buckets"]}:
             s3.create_bucket(Bucket=bucket)
+        s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [READABLE]})
     except (BotoCoreError, ClientError) as error:
         raise Unavailable(f"queue and bucket cannot be made at {endpoint_url}: {error}") from error
     finally:

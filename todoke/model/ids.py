@@ -2,7 +2,10 @@
 
 import os
 import time
+from datetime import datetime
 from uuid import UUID
+
+MILLISECONDS_MAX = 2**48 - 1
 
 
 def new_id() -> UUID:
@@ -13,6 +16,12 @@ def new_id() -> UUID:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return UUID(int=value)
+
+
+def first_id(moment: datetime) -> UUID:
+    """The lowest id that can have been made at this moment or later; `moment` knows its zone."""
+    milliseconds = min(max(int(moment.timestamp() * 1000), 0), MILLISECONDS_MAX)
+    return UUID(int=milliseconds << 80)
 
 
 def parse_id(text: str) -> UUID | None:

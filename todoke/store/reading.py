@@ -70,25 +70,12 @@ class Reader:
 
     async def status(self, job_id: UUID, tenant_id: str) -> Status | None:
         """The job, or None when this tenant has no such job."""
-        rows = await self._database.fetch(SQL["status"], job_id, tenant_id)
-        if not rows:
-            return None
-        row = rows[0]
-        return Status(
-            job_id=job_id,
-            tenant_id=tenant_id,
-            story=json.loads(row["snapshot"])["data"],
-            state=State(row["state"]),
-            sequence=row["sequence"],
-            progress_version=row["progress_version"],
-            epoch=job_epoch(row["epoch"], job_id),
-            artifacts=json.loads(row["artifacts"]),
-            snapshot=row["snapshot"],
-            delivery=None if row["delivery"] is None else json.loads(row["delivery"]),
-            result_expired_at=row["result_expired_at"],
-            due_age=row["due_age"],
-            start_age=row["start_age"],
-        )
+        return (await self.statuses([job_id], tenant_id)).get(job_id)
+
+    async def statuses(self, job_ids: Sequence[UUID], tenant_id: str) -> dict[UUID, Status]:
+        """Those of these jobs that this tenant has."""
+        rows = await self._database.fetch(SQL["statuses"], job_ids, tenant_id)
+        return {row["id"]: _status(row, tenant_id) for row in rows}
 
     async def original(self, job_id: UUID, tenant_id: str) -> Original | None:
         """What the job was submitted with, or None when this tenant has no such job."""
@@ -167,6 +154,24 @@ class Reader:
             {**{key: row.story[key] for key in ACTIVITY}, "waitSeconds": row.wait, "runSeconds": row.run}
             for row in rows
         ]
+
+
+def _status(row: asyncpg.Record, tenant_id: str) -> Status:
+    return Status(
+        job_id=row["id"],
+        tenant_id=tenant_id,
+        story=json.loads(row["snapshot"])["data"],
+        state=State(row["state"]),
+        sequence=row["sequence"],
+        progress_version=row["progress_version"],
+        epoch=job_epoch(row["epoch"], row["id"]),
+        artifacts=json.loads(row["artifacts"]),
+        snapshot=row["snapshot"],
+        delivery=None if row["delivery"] is None else json.loads(row["delivery"]),
+        result_expired_at=row["result_expired_at"],
+        due_age=row["due_age"],
+        start_age=row["start_age"],
+    )
 
 
 def _news(row: asyncpg.Record) -> News:

@@ -1,13 +1,17 @@
-"""What goes when its time is over: results, then jobs with their events, in the end their tombstones."""
+"""What goes when its time is over or its tenant says so: results, jobs with their events, in the end tombstones."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
+from todoke.model.errors import NotFinished
 from todoke.store.database import Connection, Database, queries
 
 SQL = queries("retention")
 
 # Any constant will do, as long as every pruner asks for the same.
 PRUNE_LOCK = 7_064_655
+# Why there is a tombstone.
+AGE, ERASED = "age", "erased"
 
 Work = Callable[[Connection], Awaitable[int]]
 
@@ -27,7 +31,8 @@ class Retention:
         """
 
         async def work(connection: Connection) -> int:
-            return len(await connection.fetch(SQL["expire_results"], days, rows_max, is_store_known))
+            ids = [row["id"] for row in await connection.fetch(SQL["old_results"], days, rows_max)]
+            return len(await connection.fetch(SQL["expire"], ids, is_store_known))
 
         return await self._alone(work)
 
@@ -39,9 +44,26 @@ class Retention:
             # A parked delivery may have been asked for again since the jobs were chosen.
             deliveries = await connection.fetch(SQL["owed"], ids)
             owed = {row["job_id"] for row in deliveries if row["state"] == "PENDING"}
-            return len(await connection.fetch(SQL["bury"], [id_ for id_ in ids if id_ not in owed]))
+            return len(await connection.fetch(SQL["bury"], [id_ for id_ in ids if id_ not in owed], AGE))
 
         return await self._alone(work)
+
+    async def erase(self, job_id: UUID, tenant_id: str, *, is_store_known: bool = True) -> bool:
+        """Put a tombstone in the place of one finished job and all that belongs to it, deliveries still owed too.
+
+        False: this tenant has no such job. Raises NotFinished while it runs.
+        """
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(SQL["asked"], job_id, tenant_id)
+            if not rows:
+                return False
+            if not rows[0]["has_ended"]:
+                raise NotFinished("job not finished: cancel it first")
+            # Locked before they go, in the order everyone takes.
+            await connection.fetch(SQL["owed"], [job_id])
+            await connection.fetch(SQL["expire"], [job_id], is_store_known)
+            await connection.fetch(SQL["bury"], [job_id], ERASED)
+            return True
 
     async def drop_tombstones(self, days: float, rows_max: int) -> int:
         """Forget jobs that were erased long ago."""

@@ -1,6 +1,6 @@
--- status: one job as its tenant sees it, and what it left behind
+-- statuses: jobs as their tenant sees them, and what they left behind
 SELECT
-    job.state, job.sequence, job.progress_version,
+    job.id, job.state, job.sequence, job.progress_version,
     current_epoch() AS epoch,
     (
         SELECT coalesce(
@@ -36,7 +36,7 @@ SELECT
     extract(epoch FROM clock_timestamp() - job.due_at)::float8 AS due_age,
     extract(epoch FROM clock_timestamp() - job.started_at)::float8 AS start_age
 FROM job
-WHERE job.id = $1 AND job.tenant_id = $2
+WHERE job.id = ANY ($1::uuid[]) AND job.tenant_id = $2
 
 -- original: what a job was submitted with
 SELECT id, tenant_id, type, state, params, metadata, callback_url, callback_events

@@ -1,35 +1,42 @@
 -- lead: let one worker at a time prune, until its transaction ends
 SELECT pg_try_advisory_xact_lock($1) AS is_leader
 
--- expire_results: take the results of jobs that ended long ago from the ledger; objects of theirs become orphans
+-- old_results: the jobs whose results are over, held until the transaction ends
+SELECT job.id
+FROM job
+WHERE job.finished_at IS NOT NULL AND job.results_expired_at IS NULL
+    AND job.finished_at <= now() - $1::float8 * interval '1 day'
+ORDER BY job.finished_at
+LIMIT $2
+FOR UPDATE SKIP LOCKED
+
+-- expire: take the results of these jobs from the ledger; objects of theirs become orphans
 -- A success that was claimed once and kept all it made inline has no objects; a failed job that ran may have some.
--- $3: whether there is an object store; without one only what the ledger itself names can be an orphan.
-WITH old AS (
-    SELECT job.id, job.tenant_id, job.lease, job.state
-    FROM job
-    WHERE job.finished_at IS NOT NULL AND job.results_expired_at IS NULL
-        AND job.finished_at <= now() - $1::float8 * interval '1 day'
-    ORDER BY job.finished_at
-    LIMIT $2
-    FOR UPDATE SKIP LOCKED
-), expired AS (
+-- $2: whether there is an object store; without one only what the ledger itself names can be an orphan.
+WITH expired AS (
     UPDATE job
     SET results_expired_at = clock_timestamp()
-    WHERE job.id = ANY (ARRAY(SELECT id FROM old))
-    RETURNING job.id
+    WHERE job.id = ANY ($1::uuid[]) AND job.finished_at IS NOT NULL AND job.results_expired_at IS NULL
+    RETURNING job.id, job.tenant_id, job.lease, job.state
 ), removed AS (
     DELETE FROM artifact
-    WHERE artifact.job_id = ANY (ARRAY(SELECT id FROM old))
+    WHERE artifact.job_id = ANY ($1::uuid[])
     RETURNING artifact.job_id, artifact.object_key
 ), orphaned AS (
     INSERT INTO orphan (prefix, tenant_id, due_at)
-    SELECT old.tenant_id || '/' || old.id || '/', old.tenant_id, clock_timestamp()
-    FROM old
-    WHERE ($3::boolean AND (old.lease > 1 OR (old.lease > 0 AND old.state = 'FAILED')))
-        OR EXISTS (SELECT FROM removed WHERE removed.job_id = old.id AND removed.object_key IS NOT NULL)
+    SELECT expired.tenant_id || '/' || expired.id || '/', expired.tenant_id, clock_timestamp()
+    FROM expired
+    WHERE ($2::boolean AND (expired.lease > 1 OR (expired.lease > 0 AND expired.state = 'FAILED')))
+        OR EXISTS (SELECT FROM removed WHERE removed.job_id = expired.id AND removed.object_key IS NOT NULL)
     ON CONFLICT (prefix) DO NOTHING
 )
 SELECT id FROM expired
+
+-- asked: the job a tenant wants erased, held until the transaction ends
+SELECT job.id, job.state IN ('SUCCESS', 'FAILED') AS has_ended
+FROM job
+WHERE job.id = $1 AND job.tenant_id = $2
+FOR UPDATE
 
 -- old_jobs: the jobs whose time is over, held until the transaction ends
 SELECT job.id
@@ -63,7 +70,7 @@ WITH events AS (
     RETURNING job.id, job.tenant_id, job.type, job.state, job.finished_at
 )
 INSERT INTO tombstone (job_id, tenant_id, type, state, finished_at, erased_at, reason)
-SELECT jobs.id, jobs.tenant_id, jobs.type, jobs.state, jobs.finished_at, clock_timestamp(), 'age'
+SELECT jobs.id, jobs.tenant_id, jobs.type, jobs.state, jobs.finished_at, clock_timestamp(), $2
 FROM jobs
 RETURNING tombstone.job_id
 
