@@ -88,7 +88,7 @@ STATUSES = {
     "TRACE": {405},
     "a header's end in the path": {404},
     "CONNECT": {400, 405},
-    "a long address": {414},
+    "a long address": {431},
     "a long header": {431},
     "many headers": {431},
     "many short headers": {431},
