@@ -22,6 +22,7 @@ from todoke.wire.sse import Decoder
 
 pytestmark = pytest.mark.gateway
 
+OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json", "/.well-known/jwks.json", "/todoke.js")
 MUCH = b" " * 10_000
 JSON = "application/problem+json"
 BAD_KEY = {"Authorization": f"Bearer tdk_{'0' * 16}_{'0' * 48}"}
@@ -73,9 +74,17 @@ async def test_little_is_not_asked_about(client: httpx.AsyncClient, stranger: ht
     assert (await client.get("/jobs/x")).status_code == 404
     refused = await stranger.post("/generate-report", content=MUCH[1:])
     assert (refused.status_code, refused.json()["code"]) == (401, "KEY_REQUIRED")
-    await stranger.options("/generate-report")
-    await stranger.request("GET", "/healthz", content=MUCH)
+    preflight = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
+    assert (await stranger.options("/generate-report", headers=preflight)).status_code != 401
+    for path in OPEN:
+        assert (await stranger.get(path)).status_code == 200, path
     assert len(pair.api.asked) == asked
+
+
+@pytest.mark.parametrize(("method", "path"), [("OPTIONS", "/generate-report"), ("GET", "/healthz"), ("POST", "/docs")])
+async def test_no_way_around_the_question(stranger: httpx.AsyncClient, method: str, path: str) -> None:
+    """A stranger could fill the gateway's disk by what is open to all."""
+    assert (await stranger.request(method, path, content=MUCH)).status_code == 401
 
 
 async def test_a_ticket_and_the_cookie_open_the_stream_of_their_job(

@@ -24,6 +24,12 @@ SMALL = {
     "rate=50r/s;": "rate=1r/m;",
     "zone=strangers burst=200 nodelay;": "zone=strangers burst=5 nodelay;",
 }
+MADE_HERE = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 FEW_AT_ONCE = {"limit_conn open_keys 2000;": "limit_conn open_keys 2;"}
 AS_STREAM, AS_LIST = {"Accept": "text/event-stream"}, {"Accept": "application/json"}
 
@@ -50,6 +56,8 @@ async def test_whoever_asks_too_much_is_told_and_nobody_else(narrow: Gateway) ->
         assert (answer.status_code, answer.headers["content-type"]) == (429, "application/problem+json")
         assert (answer.json()["code"], answer.headers["retry-after"]) == ("RATE_LIMITED", "2")
         assert answer.headers["x-request-id"] == answer.json()["traceId"]
+        for name, value in MADE_HERE.items():
+            assert answer.headers.get_list(name) == [value]
         assert (await other.get("/jobs/x")).status_code == 401
 
 
