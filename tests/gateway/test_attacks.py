@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -277,9 +278,33 @@ async def test_a_line_of_the_log_cannot_be_forged(pair: Pair) -> None:
     target, agent = f'/jobs/"}}%0a{{"status":200,\\{token}', 'a"}\\'
     lines = (f"GET {target} HTTP/1.1", "Host: x", f"User-Agent: {agent}", "Connection: close", "", "")
     await _exchange(pair.front.url, "\r\n".join(lines).encode())
-    await until(lambda: token in pair.front.log("access"))
-    [line] = [line for line in pair.front.lines if token in line["path"]]
+    line = await _logged(pair.front, token)
     assert (line["path"], line["userAgent"]) == (target, agent)
+
+
+async def test_whatever_is_sent_the_log_stays_json(pair: Pair) -> None:
+    """Bytes that are no text, a request so old that its answer has no status, and what was never a request."""
+    token = secrets.token_hex(8)
+    lines = (f"GET /jobs/{token}a\xff?\xff HTTP/1.1", "Host: \xff", "User-Agent: b\xff", "Connection: close", "", "")
+    await _exchange(pair.front.url, "\r\n".join(lines).encode("latin-1"))
+    line = await _logged(pair.front, f"{token}a")
+    # A later nginx refuses that host before it reads on.
+    assert (line["path"], line["host"], line["userAgent"] in ("", "b")) == (f"/jobs/{token}a", "", True)
+    async with connection(pair.front.url) as (reader, writer):
+        writer.write(f"GET /jobs/{token}b\r\n".encode())
+        await read_until(reader, lambda _: False)
+    await _logged(pair.front, f"{token}b")
+    told = await _exchange(pair.front.url, f"\x16\x03 /jobs/{token}c \xff\r\n\r\n".encode("latin-1"))
+    request_id = re.search(rb"X-Request-Id: (\w+)", told)
+    assert request_id
+    await until(lambda: request_id[1].decode() in pair.front.log("access"))
+    assert all(isinstance(line["status"], int) for line in pair.front.lines)
+
+
+async def _logged(front: Gateway, token: str) -> dict[str, Any]:
+    await until(lambda: token in front.log("access"))
+    [line] = [line for line in front.lines if token in line["path"]]
+    return line
 
 
 @pytest.fixture(scope="module")
