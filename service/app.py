@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import callbacks_schema, problems, schema
+from service.body import Bodies
 from service.callbacks import CallbackSecrets, CallbackWarnings
 from service.delivery_cursors import DeliveryCursors
 from service.dispatcher import Dispatcher
@@ -20,11 +21,13 @@ from service.front import Front
 from service.guard import Guard
 from service.history import Paces
 from service.hub import Hub
+from service.intake import Intake
 from service.job_cursors import JobCursors
 from service.keyring import Keyring
 from service.links import Links
 from service.long_poll import LongPolls
 from service.rights import Rights
+from service.routes.batch import BatchRoutes
 from service.routes.callback_tests import CallbackTestRoutes
 from service.routes.control import ControlRoutes
 from service.routes.deliveries import DeliveryRoutes
@@ -47,10 +50,8 @@ from service.streams import Streams
 from service.tickets import Tickets
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
-from todoke.model.errors import InvalidInput, KeyReused
-from todoke.model.job import Accepted, NewJob
+from todoke.model.errors import InvalidInput
 from todoke.queue.sqs import SqsQueue
-from todoke.runtime.batcher import Batcher
 from todoke.runtime.lifecycle import running
 from todoke.runtime.loop_watch import watched_loop
 from todoke.runtime.sealing_keys import sealing_keys
@@ -69,7 +70,6 @@ from todoke.store.reading import Reader
 from todoke.store.retention import Retention
 from todoke.store.signing import SigningKeys, SigningSecrets
 
-ACCEPT_BATCH_MAX = 100
 # Of eight connections: readers that come back together leave some for those who submit and poll.
 REPLAYS_AT_ONCE = 4
 
@@ -188,39 +188,29 @@ async def _running(app: FastAPI, doors: Doors, rooms: Rooms) -> AsyncIterator[No
 
 
 def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
-    async def accept(jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
-        return await rooms.ledger.accept(jobs, settings.redispatch_seconds)
-
-    batcher = Batcher(accept, ACCEPT_BATCH_MAX, "accept")
-    submit = SubmitRoutes(
-        settings,
-        batcher,
-        rooms.dispatcher,
-        rooms.links,
-        rooms.statuses,
-        rooms.tickets,
-        rooms.callbacks,
-        rooms.callback_secrets,
-    )
+    intake = Intake(settings, rooms.ledger, rooms.dispatcher, rooms.callbacks, rooms.callback_secrets)
+    bodies = Bodies(settings)
+    submit = SubmitRoutes(intake, bodies, rooms.links, rooms.statuses, rooms.tickets)
     router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
     for job_type in catalog.values():
         submit.add_to(router, job_type)
+    BatchRoutes(intake, bodies, rooms.links, catalog).add_to(router)
     ListingRoutes(Listing(doors.database), rooms.statuses, rooms.job_cursors).add_to(router)
     JobRoutes(rooms.statuses).add_to(router)
     ErasingRoutes(reader, Retention(doors.database), is_store_known=bool(settings.s3_bucket)).add_to(router)
-    ControlRoutes(rooms.ledger, reader, rooms.statuses, submit, catalog, settings.losses_max).add_to(router)
+    ControlRoutes(rooms.ledger, reader, rooms.statuses, intake, submit, catalog).add_to(router)
     EventRoutes(reader, rooms.hub, rooms.streams, rooms.tickets, rooms.replays).add_to(router)
     FeedRoutes(rooms.feed_log, rooms.streams).add_to(router)
     TokenRoutes(reader, rooms.ledger, rooms.tickets, rooms.links).add_to(router)
     ResultRoutes(reader, doors.blobs, rooms.links).add_to(router)
     DeliveryRoutes(rooms.delivery_log, reader, rooms.delivery_cursors).add_to(router)
-    EndpointRoutes(rooms.endpoints, submit.check_callback).add_to(router)
+    EndpointRoutes(rooms.endpoints, intake.check_url).add_to(router)
     CallbackTestRoutes(
         CallbackTests(doors.database, settings.notify_channel, doors.announcer),
-        submit.check_callback_of,
+        intake.check_callback,
         settings.body_bytes_max,
     ).add_to(router)
-    SecretRoutes(rooms.signing_secrets, submit.check_callback).add_to(router)
+    SecretRoutes(rooms.signing_secrets, intake.check_url).add_to(router)
     WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
     HealthRoutes(rooms.hub, rooms.streams).add_to(router)
     ModuleRoutes().add_to(router)

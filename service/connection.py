@@ -10,7 +10,7 @@ HEAD_SECONDS = 30.0
 
 
 class Connection(HttpToolsProtocol):
-    """Bounds the head of a request in size and time: before it is read nobody has shown a key.
+    """Bounds the head of a request in size and time, and what is left of a refused body in time.
 
     Tells the request that is being answered that its client has left, also when others were sent behind it: uvicorn
     tells the last one it has read. A stream with a request behind it would stay open, and count, for nobody.
@@ -18,13 +18,14 @@ class Connection(HttpToolsProtocol):
 
     # Beside uvicorn's 28 attributes three more in the instance's dict would take it past what Python shares between
     # instances: 1.3 KiB a connection.
-    __slots__ = ("_answered", "_head_bytes", "_head_timer")
+    __slots__ = ("_answered", "_head_bytes", "_head_timer", "_is_whole")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._answered: RequestResponseCycle | None = None
         self._head_bytes: int | None = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._is_whole = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop."""
@@ -44,6 +45,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Called by the parser."""
         self._await_head()
+        self._is_whole = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -51,6 +53,20 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = None
         self._stop_timer()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._is_whole = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Called by the cycle. The rest of a body that was refused is read and thrown away, for a while.
+
+        Closed at once, a connection with unread bytes would be reset, and its client never read why.
+        """
+        if not self._is_whole:
+            self._start_timer()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
@@ -67,6 +83,9 @@ class Connection(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         self._head_bytes = 0
+        self._start_timer()
+
+    def _start_timer(self) -> None:
         self._stop_timer()
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 

@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
-from pydantic_core import from_json
-from starlette.requests import Request
+from pydantic_core import ErrorDetails
 
-from service.problems import Problem, ProblemError, mistake
+from service.body import Shape, malformed, parse_json, text_of
+from service.problems import mistake
 from todoke.jobs.catalog import PRIORITY_MAX, JobType
 from todoke.model import event
 from todoke.model.errors import InvalidInput
@@ -22,7 +21,9 @@ DELAY_SECONDS_MAX = 30 * 24 * 3600
 EXPIRES_SECONDS_MAX = 365 * 24 * 3600
 Body = TypeVar("Body", bound=BaseModel)
 
-KEY = re.compile(r"[\x20-\x7e]{1,255}")
+KEY_PATTERN = r"^[\x20-\x7e]{1,255}$"
+KEY = re.compile(KEY_PATTERN.strip("^$"))
+CLIENT_REF_LETTERS_MAX = 200
 
 EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed", "job.progress"]
 
@@ -39,6 +40,14 @@ class Submission(BaseModel):
         event.TERMINAL,
         alias="callbackEvents",
         description="Which events the callback receives; `job.progress` at best.",
+    )
+    client_ref: str | None = Field(
+        None,
+        alias="clientRef",
+        min_length=1,
+        max_length=CLIENT_REF_LETTERS_MAX,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="Your own name for the job: shown in its status and events, and a filter of `GET /jobs`.",
     )
     metadata: dict[str, JsonValue] | None = Field(
         None, description=f"Echoed in status, events and webhooks; at most {METADATA_BYTES_MAX} bytes of JSON."
@@ -95,74 +104,75 @@ def body_of(model: type[BaseModel], path: str) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": schema}}}
 
 
-def parse_submission(model: type[Body], body: bytes, content_type: str) -> Body:
-    """Read a body; none at all, whatever its content type, means `{}` (legacy clients send that).
+def batch_model(job_type: JobType) -> type[Submission]:
+    """One job of a batch: a submit body that says its type, and its key beside it."""
+    model = submission_model(job_type)
+    return create_model(
+        model.__name__.replace("Submission", "BatchJob"),
+        __base__=model,
+        type=(
+            str,
+            Field(
+                pattern=f"^{job_type.name}$", description="The job type.", json_schema_extra={"const": job_type.name}
+            ),
+        ),
+        idempotency_key=(
+            str | None,
+            Field(
+                None,
+                alias="idempotencyKey",
+                pattern=KEY_PATTERN,
+                description="As the header `Idempotency-Key`, for this job.",
+            ),
+        ),
+    )
 
-    Raises ProblemError 400 when it is not JSON, 415 when it does not even claim to be, InvalidInput otherwise.
-    """
-    text = body.strip() or b"{}"
+
+def parse_submission(model: type[Body], body: bytes, content_type: str, shape: Shape | None = None) -> Body:
+    """Read a body; none at all means `{}`. Raises ProblemError 400 and 415, InvalidInput."""
+    parse_json(body, content_type, shape or Shape())
+    return validated(model, body, content_type)
+
+
+def validated(model: type[Body], body: bytes, content_type: str) -> Body:
+    """The model of a body that `parse_json` has let through. Raises ProblemError 400, InvalidInput."""
     try:
-        _refuse_infinite(from_json(text, allow_inf_nan=False))
-        return model.model_validate_json(text)
+        # From the text: what JSON spells as text or list, a strict model takes for a moment or a tuple there only.
+        return model.model_validate_json(text_of(body))
     except ValidationError as error:
-        raise _invalid(error) from None
-    except ValueError as error:
-        raise ProblemError(_not_json(content_type, str(error))) from None
+        details = details_of(error)
+        if details[0]["type"] == "json_invalid":
+            # Half a surrogate pair: to Python a text, to nobody else.
+            raise malformed(content_type, details[0]["msg"]) from None
+        raise invalid([mistake(item["loc"], item["msg"]) for item in details]) from None
 
 
-async def read_body(request: Request, bytes_max: int) -> bytes:
-    """The whole body. Raises ProblemError 413 as soon as it is known to be too large."""
-    too_large = ProblemError(Problem(413, "CONTENT_TOO_LARGE", f"the body may have at most {bytes_max} bytes"))
-    if int(request.headers.get("content-length") or 0) > bytes_max:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > bytes_max:
-            raise too_large
-    return bytes(body)
+def details_of(error: ValidationError) -> list[ErrorDetails]:
+    """What is wrong, without what was sent."""
+    return error.errors(include_url=False, include_input=False, include_context=False)
 
 
-def parse_key(value: str | None) -> str | None:
-    """The idempotency key in a header, quoted or bare."""
-    if value is None:
+def invalid(mistakes: Sequence[dict[str, str]]) -> InvalidInput:
+    """The refusal that names these mistakes, the first of them in words."""
+    first = mistakes[0]
+    return InvalidInput(f"{first['pointer'] or 'the body'}: {first['detail']}", tuple(mistakes[:ERRORS_MAX]))
+
+
+def parse_key(values: Sequence[str]) -> str | None:
+    """The idempotency key in the lines of its header, quoted or bare."""
+    if not values:
         return None
+    value = values[0]
     is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
     key = value[1:-1] if is_quoted else value
-    if not KEY.fullmatch(key):
-        raise InvalidInput("Idempotency-Key: 1 to 255 printable ASCII characters")
+    if len(values) > 1 or not KEY.fullmatch(key):
+        raise InvalidInput("Idempotency-Key: once, with 1 to 255 printable ASCII characters")
     return key
 
 
-def digest(body: bytes) -> bytes:
+def digest(value: Any) -> bytes:
     """Tells one JSON body from another, whatever its spacing and the order of its members."""
-    value = from_json(body.strip() or b"{}")
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).digest()
-
-
-def _not_json(content_type: str, why: str) -> Problem:
-    if content_type and "json" not in content_type:
-        return Problem(415, "UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
-    return Problem(400, "MALFORMED_JSON", why)
-
-
-def _invalid(error: ValidationError) -> InvalidInput:
-    details = error.errors(include_url=False, include_input=False, include_context=False)
-    errors = tuple(mistake(item["loc"], item["msg"]) for item in details[:ERRORS_MAX])
-    return InvalidInput(f"{errors[0]['pointer'] or 'the body'}: {errors[0]['detail']}", errors)
-
-
-def _refuse_infinite(value: Any) -> None:
-    """1e999 is JSON and yet no number that could be kept."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, float) and math.isinf(item):
-            raise InvalidInput("a number is too large")
-        if isinstance(item, list):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
 
 
 def _has_nul(value: Any) -> bool:

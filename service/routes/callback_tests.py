@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.body import read_body
 from service.identity import Identity, may
 from service.problems import Problem, ProblemError
-from service.submission import body_of, parse_submission, read_body
+from service.submission import body_of, parse_submission
 from todoke.model.access import Scope
 from todoke.model.callback_test import OPEN_MAX, CallbackTest, Grade, Kind, Probe
 from todoke.model.errors import NotFound

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from service.identity import Identity, may
+from service.intake import Intake
 from service.preferences import WAIT
 from service.routes.submit import ENDED, IDEMPOTENCY_KEY, SubmitRoutes
 from service.statuses import Statuses, find
 from service.submission import parse_key
 from todoke.jobs.catalog import JobType
-from todoke.jobs.terms import once_more
 from todoke.model.access import Scope
 from todoke.model.errors import NotFound
 from todoke.model.ids import parse_id
@@ -21,19 +21,19 @@ from todoke.store.reading import Reader
 
 
 class ControlRoutes:
-    """`submit` keeps a retry and answers it as it answers a submit. `losses_max`: see NewJob."""
+    """`submit` keeps a retry and answers it as it answers a submit."""
 
     def __init__(
         self,
         ledger: Ledger,
         reader: Reader,
         statuses: Statuses,
+        intake: Intake,
         submit: SubmitRoutes,
         catalog: Mapping[str, JobType],
-        losses_max: int,
     ) -> None:
         self._ledger, self._reader, self._statuses = ledger, reader, statuses
-        self._submit, self._catalog, self._losses_max = submit, catalog, losses_max
+        self._intake, self._submit, self._catalog = intake, submit, catalog
 
     def add_to(self, router: APIRouter) -> None:
         """Offer the routes."""
@@ -77,12 +77,11 @@ class ControlRoutes:
     async def _retry(
         self, job_id: str, request: Request, identity: Annotated[Identity, Depends(may(Scope.SUBMIT))]
     ) -> Response:
-        key = parse_key(request.headers.get("idempotency-key"))
+        key = parse_key(request.headers.getlist("idempotency-key"))
         parsed = parse_id(job_id)
         original = await self._reader.original(parsed, identity.tenant_id) if parsed else None
         if original is None:
             await find(self._reader, job_id, identity)
             raise NotFound("job not found")
-        await self._submit.check_callback_of(identity.tenant_id, original.callback_url)
-        job = once_more(self._catalog, original, losses_max=self._losses_max, idempotency_key=key)
-        return await self._submit.accept(job, request, identity)
+        await self._intake.check_callback(identity.tenant_id, original.callback_url)
+        return await self._submit.accept(self._intake.retry(self._catalog, original, key), request, identity)

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from service.body import read_body
 from service.delivery_cursors import DeliveryCursors
 from service.identity import Identity, may
 from service.statuses import find
-from service.submission import body_of, parse_submission, read_body
+from service.submission import body_of, parse_submission
 from todoke.model.access import Scope
 from todoke.model.delivery import DeliveryState, Reason
 from todoke.model.errors import InvalidInput, NotFound

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.body import read_body
 from service.identity import Identity, may
-from service.submission import body_of, parse_submission, read_body
+from service.submission import body_of, parse_submission
 from todoke.model.access import Scope
 from todoke.model.endpoint import EndpointState
 from todoke.model.errors import InvalidInput, NotFound

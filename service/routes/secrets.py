@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from service.body import read_body
 from service.identity import Identity, may
-from service.submission import body_of, parse_submission, read_body
+from service.submission import body_of, parse_submission
 from todoke.model.access import Scope
 from todoke.model.errors import InvalidInput, NotFound
 from todoke.model.ids import parse_id

@@ -1,57 +1,38 @@
 """`POST /{job-type}`: validate, accept, 202. The job is kept before the answer leaves; its hint follows."""
 
-import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from service.callbacks import CallbackSecrets, CallbackWarnings
-from service.dispatcher import Dispatcher
+from service.body import Bodies, parse_json
 from service.identity import Identity, may
+from service.intake import Intake, Marks
 from service.links import Links
 from service.preferences import APPLIED, WAIT
 from service.statuses import Statuses
-from service.submission import Submission, body_of, digest, parse_key, parse_submission, read_body, submission_model
+from service.submission import Submission, body_of, digest, parse_key, submission_model, validated
 from service.tickets import Tickets
 from todoke.jobs.catalog import JobType
-from todoke.jobs.terms import Extras, Terms, new_job
 from todoke.model.access import Scope
-from todoke.model.errors import KeyReused
 from todoke.model.job import Accepted, NewJob
-from todoke.runtime.batcher import Batcher
-from todoke.runtime.settings import Settings
-from todoke.wire.destination import Rules, check_url
 
 RETRY_AFTER_SECONDS = 3
+VALID = {"isValid": True}
 
-Endpoint = Callable[[Request, Identity], Coroutine[Any, Any, Response]]
+IsOnlyValidated = Annotated[
+    bool, Query(alias="validateOnly", description="Check everything as a submit does, and keep nothing.")
+]
+Endpoint = Callable[..., Coroutine[Any, Any, Response]]
 
 
 class SubmitRoutes:
     """One route for each job type of the catalog."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        batcher: Batcher[NewJob, Accepted | KeyReused],
-        dispatcher: Dispatcher,
-        links: Links,
-        statuses: Statuses,
-        tickets: Tickets,
-        callbacks: CallbackWarnings,
-        secrets: CallbackSecrets,
-    ) -> None:
-        self._settings = settings
-        self._rules = Rules.of(settings)
-        self._batcher = batcher
-        self._dispatcher = dispatcher
-        self._links = links
-        self._statuses = statuses
-        self._tickets = tickets
-        self._callbacks = callbacks
-        self._secrets = secrets
+    def __init__(self, intake: Intake, bodies: Bodies, links: Links, statuses: Statuses, tickets: Tickets) -> None:
+        self._intake, self._bodies, self._links = intake, bodies, links
+        self._statuses, self._tickets = statuses, tickets
 
     def add_to(self, router: APIRouter, job_type: JobType) -> None:
         """Offer `job_type` at `POST /{name}`."""
@@ -72,11 +53,26 @@ class SubmitRoutes:
         )
 
     def _endpoint(self, job_type: JobType, model: type[Submission]) -> Endpoint:
-        async def submit(request: Request, identity: Annotated[Identity, Depends(may(Scope.SUBMIT))]) -> Response:
-            body = await read_body(request, self._settings.body_bytes_max)
-            submission = parse_submission(model, body, request.headers.get("content-type", ""))
-            job = self._job(request, job_type, submission, body, identity)
-            await self.check_callback_of(identity.tenant_id, submission.callback_url)
+        async def submit(
+            request: Request,
+            identity: Annotated[Identity, Depends(may(Scope.SUBMIT))],
+            *,
+            is_only_validated: IsOnlyValidated = False,
+        ) -> Response:
+            key = parse_key(request.headers.getlist("idempotency-key"))
+            body = await self._bodies.read(request)
+
+            def checked() -> NewJob:
+                content_type = request.headers.get("content-type", "")
+                value = parse_json(body, content_type, self._bodies.shape)
+                submission = validated(model, body, content_type)
+                marks = Marks(key, digest(value) if key else None)
+                return self._intake.job(job_type, identity.tenant_id, submission, marks)
+
+            job = await self._bodies.check(body, checked)
+            await self._intake.check_callback(identity.tenant_id, job.callback_url)
+            if is_only_validated:
+                return JSONResponse(VALID)
             return await self.accept(job, request, identity)
 
         return submit
@@ -86,13 +82,8 @@ class SubmitRoutes:
 
         With `Prefer: wait` it is 200 and the status when the job ends in time.
         """
-        answer = await self._batcher.put(job)
-        if isinstance(answer, KeyReused):
-            raise answer
-        # The first hint of a job that is due later comes from the sweep.
-        if not answer.is_replay and not job.delay_seconds:
-            self._dispatcher.hint(answer.id)
-        warnings = await self._callbacks.about(job.tenant_id, job.callback_url)
+        answer = await self._intake.keep(job)
+        warnings = await self._intake.warnings(job)
         response = self._accepted(answer, identity, warnings)
         # Waiting ends in the job's status, which not everyone who submits may read.
         if Scope.READ in identity.scopes:
@@ -102,35 +93,6 @@ class SubmitRoutes:
         if answer.is_replay:
             response.headers["Idempotent-Replayed"] = "true"
         return response
-
-    def _job(
-        self, request: Request, job_type: JobType, submission: Submission, body: bytes, identity: Identity
-    ) -> NewJob:
-        key = parse_key(request.headers.get("idempotency-key"))
-        params = getattr(submission, "params")  # noqa: B009 - a field each type's own model adds
-        terms = Terms(
-            submission.delay_seconds, submission.timeout_seconds, submission.priority, submission.expires_seconds
-        )
-        extras = Extras(
-            metadata=_json_text(submission.metadata) if submission.metadata is not None else None,
-            callback_url=submission.callback_url,
-            callback_events=submission.callback_events,
-            idempotency_key=key,
-            request_digest=digest(body) if key else None,
-        )
-        losses_max = self._settings.losses_max
-        return new_job(job_type, identity.tenant_id, params, terms, extras, losses_max=losses_max)
-
-    def check_callback(self, url: str | None) -> None:
-        """Raises InvalidInput for a callback URL this service does not call."""
-        if url is not None:
-            check_url(url, self._rules)
-
-    async def check_callback_of(self, tenant_id: str, url: str | None) -> None:
-        """Raises InvalidInput for a callback URL that is not called for this tenant, and Unavailable."""
-        self.check_callback(url)
-        if url is not None:
-            await self._secrets.check(tenant_id, url)
 
     def _accepted(self, answer: Accepted, identity: Identity, warnings: Sequence[Mapping[str, str]]) -> Response:
         links = self._links
@@ -161,10 +123,9 @@ IDEMPOTENCY_KEY = {
     "description": "Same key and same body: the same job. Same key and another body: 422.",
 }
 ENDED = {
-    "description": "With `Prefer: wait` only: the job has ended; the body is that of `GET /jobs/{job_id}`.",
+    "description": (
+        "The job has ended, with `Prefer: wait` only: the body is that of `GET /jobs/{job_id}`. "
+        "With `validateOnly`: `isValid`, and nothing is kept."
+    ),
     "headers": {"Content-Location": {"schema": {"type": "string"}}, "Preference-Applied": APPLIED},
 }
-
-
-def _json_text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -31,6 +31,7 @@ from todoke.store.ledger import Ledger
 ROUTES = [
     ("POST", "/generate-report", Scope.SUBMIT),
     ("GET", "/jobs", Scope.READ),
+    ("POST", "/jobs/batch", Scope.SUBMIT),
     ("GET", "/jobs/{id}", Scope.READ),
     ("DELETE", "/jobs/{id}", Scope.CANCEL),
     ("GET", "/jobs/{id}/events", Scope.READ),

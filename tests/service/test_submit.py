@@ -29,7 +29,7 @@ BAD_BODIES = {
     "metadata too large": (json.dumps({"metadata": {"x": "y" * 3000}}).encode(), 422),
     "a NUL in metadata": (b'{"metadata": {"x": "\\u0000"}}', 422),
     "half a surrogate pair": (b'{"metadata": {"x": "\\ud800"}}', 400),
-    "nesting without end": (b'{"metadata":' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
+    "nesting without end": (b'{"metadata":' + b"[" * 5000 + b"]" * 5000 + b"}", 422),
     "a callback nobody can reach": (b'{"callbackUrl": "ftp://example.com/"}', 422),
     "a callback into the private network": (b'{"callbackUrl": "http://10.0.0.1/"}', 422),
     "a callback to the metadata service": (b'{"callbackUrl": "http://169.254.169.254/latest"}', 422),

@@ -60,7 +60,7 @@ async def test_statements_use_indexes(database_url: str, statistics: str) -> Non
             assert "Sort" not in plan or name == "pick_disabled", f"{name}:\n{plan}"
         plan = await _plan(connection, queries("delivery_log")["count_disabled"])
         assert "Seq Scan on delivery" not in plan, plan
-        plan = await _plan(connection, queries("reading")["status"])
+        plan = await _plan(connection, queries("reading")["statuses"])
         assert "Seq Scan on delivery" not in plan, plan
     finally:
         await connection.close()

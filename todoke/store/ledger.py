@@ -40,11 +40,14 @@ class Ledger(Transactions):
         super().__init__(database, channel, announcer)
         self._tenant_jobs_max = tenant_jobs_max
 
-    async def accept(self, jobs: Sequence[NewJob], redispatch_seconds: float) -> list[Accepted | KeyReused]:
+    async def accept(
+        self, jobs: Sequence[NewJob], redispatch_seconds: float, *, together: bool = False
+    ) -> list[Accepted | KeyReused]:
         """Insert jobs; the answers stand in the order asked. Accepting the same jobs again changes nothing.
 
         A job whose idempotency key is taken answers with the job that holds it, or with KeyReused when that
         one was submitted with another body. Sweeps look for hints lost after `redispatch_seconds`.
+        together: none is kept where one of the answers is KeyReused.
         """
         asked = columns(jobs, _spelled)
 
@@ -53,10 +56,15 @@ class Ledger(Transactions):
             self._ring(connection, rows)
             new = {row["id"] for row in rows}
             holders = await _holders(connection, [job for job in jobs if job.id not in new])
-            return [Accepted(job.id, is_replay=False) if job.id in new else holders[job.id] for job in jobs]
+            answers = [Accepted(job.id, is_replay=False) if job.id in new else holders[job.id] for job in jobs]
+            if together and any(isinstance(answer, KeyReused) for answer in answers):
+                raise _Undone(answers)
+            return answers
 
         try:
             return await self._transact(work)
+        except _Undone as undone:
+            return undone.answers
         except Unavailable as error:
             # The answer of a commit may have been lost: asked again, the rows themselves say what became of it.
             try:
@@ -229,6 +237,14 @@ class Ledger(Transactions):
         )
         self._ring(connection, rows)
         return [_attempt(row) for row in rows]
+
+
+class _Undone(Exception):
+    """The transaction was rolled back because of these answers."""
+
+    def __init__(self, answers: list[Accepted | KeyReused]) -> None:
+        super().__init__()
+        self.answers = answers
 
 
 def _spelled(job: NewJob) -> tuple[object, ...]:
