@@ -64,7 +64,7 @@ def wide(nginx: str, pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.mark.parametrize(
     "count", [200, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(900)])], ids=["few", "many"]
 )
-async def test_nothing_reaches_the_api_that_the_gateway_did_not_send(
+async def test_nothing_reaches_the_api_but_what_the_gateway_sent(
     pair: Pair, wide: Gateway, seed: int, count: int
 ) -> None:
     """The gateway gives each of its requests an id: one that came in another's body has none, or the other's."""
