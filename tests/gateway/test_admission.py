@@ -109,7 +109,11 @@ async def test_a_ticket_and_the_cookie_open_the_stream_of_their_job(
 
 async def test_frames_arrive_one_by_one_by_a_ticket(client: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:
     submitted = (await client.post("/generate-report")).json()
-    async with asyncio.timeout(20), stranger.stream("GET", submitted["eventsUrl"]) as answer:
+    headers = {"Accept": "text/event-stream", "Origin": "https://any.example", "Sec-Fetch-Site": "cross-site"}
+    async with asyncio.timeout(20), stranger.stream("GET", submitted["eventsUrl"], headers=headers) as answer:
+        # Once each: browsers take no second one.
+        assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+        assert answer.headers.get_list("cache-control") == ["no-store"]
         frames = _frames(answer)
         assert (await anext(frames)).event == "snapshot"
         # Only now, so that nothing that waits in a buffer could be taken for it.
