@@ -167,7 +167,7 @@ async def test_cors_is_the_apis_own(nginx: str, tmp_path: Path) -> None:
     assert not [name for name in plain.headers if name.startswith("access-control-")]
 
 
-@pytest.mark.parametrize("status", ["503 Service Unavailable", "500 Internal Server Error"])
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "500 Internal Server Error", "404 Not Found"])
 async def test_when_nobody_can_say_who_it_is(nginx: str, tmp_path: Path, status: str) -> None:
     async with _before(nginx, tmp_path, {ASK: reply(status)}) as client:
         program = await client.post("/generate-report", content=MUCH)

@@ -238,7 +238,14 @@ def test_the_image_can_be_built(tmp_path: Path) -> None:
         [made / "bin" / "todoke", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
     assert "migrate" in run.stdout
-    for module in ("service.app", "worker.app", "notifier.app", "todoke.store.migrations.versions"):
+    ours = (
+        "service.app",
+        "worker.app",
+        "notifier.app",
+        "todoke.store.migrations.versions",
+        "todoke.jobs.report.charts",
+    )
+    for module in (*ours, "duckdb", "matplotlib.pyplot", "uvloop", "sqlalchemy.ext.asyncio", "boto3"):
         subprocess.run([made / "bin" / "python", "-c", f"import {module}"], cwd=tmp_path, check=True, timeout=60)
     assert not (made / "bin" / "pip").exists()
     pinned = {line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line}
