@@ -41,6 +41,7 @@ from service.routes.endpoints import EndpointRoutes
 from service.routes.erasing import ErasingRoutes
 from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
+from service.routes.gateway import GatewayRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.listing import ListingRoutes
@@ -253,6 +254,8 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
     HealthRoutes(rooms.readiness).add_to(router)
     ModuleRoutes().add_to(router)
+    if settings.gateway_asks:
+        GatewayRoutes().add_to(router)
     return router
 
 

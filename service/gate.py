@@ -11,13 +11,14 @@ from service.identity import IDENTITY, Door
 from service.preferences import wants_list_in
 from service.problems import ProblemError
 from service.streams import LATER, Streams
-from todoke.model.errors import Unavailable
+from todoke.model.errors import NotFound, Unavailable
 
 # Open to all, or asking for themselves. Whatever is not named here needs to be let in.
 OPEN = frozenset(
     {"/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json", "/todoke.js", "/internal/auth"}
 )
 OPEN_BELOW = ("/.well-known/", "/static-offline-docs/", "/todoke/")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 STREAMS = re.compile(r"(?:/jobs/[^/]+)?/events")
 
 
@@ -39,6 +40,9 @@ class Gate:
         except Unavailable:
             await self._app(scope, receive, send)
             return
+        if CONTROL.search(scope["path"]):
+            # Routers take a path with a line's end behind it for the path itself.
+            raise NotFound("job not found" if scope["path"].startswith("/jobs/") else "Not Found")
         budget = budget_of(scope["method"])
         try:
             self._budgets.charge(identity, budget)
