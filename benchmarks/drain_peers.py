@@ -22,6 +22,7 @@ PACKAGES = {
     "procrastinate": ("procrastinate", "psycopg[binary,pool]"),
     "pgqueuer": ("pgqueuer[asyncpg]", "uvloop"),
     "celery": ("celery", "kombu[sqs]"),
+    "original": ("fastapi", "uvicorn[standard]", "sqlalchemy", "psycopg[binary]", "boto3"),
 }
 FILL_SECONDS = 120
 
@@ -35,9 +36,11 @@ class Environment:
         self.python = str(self._folder / "bin" / "python")
         self.missing: dict[str, str] = {}
 
-    def install(self) -> None:
-        """Make it, unless it is there; blocks for half a minute."""
+    def install(self, *peers: str) -> None:
+        """Make it with these peers, all without a name, unless it is there; blocks for half a minute."""
         for peer, packages in PACKAGES.items():
+            if peers and peer not in peers:
+                continue
             if (self._folder / f"{peer}.installed").exists():
                 continue
             print(f"installing {peer} into {self._folder.relative_to(REPOSITORY)} …", flush=True)

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
 
 from service import callbacks_schema, problems, problems_schema, schema
 from service.admission import Admission
@@ -29,6 +30,7 @@ from service.identity import Door
 from service.intake import Intake
 from service.job_cursors import JobCursors
 from service.keyring import Keyring
+from service.lane import Lane
 from service.links import Links
 from service.long_poll import LongPolls
 from service.readiness import Probe, Readiness
@@ -150,7 +152,8 @@ def create_app(settings: Settings) -> Front:
         redoc_url=None,
     )
     add_reference(app)
-    app.include_router(_routes(settings, doors, rooms))
+    router, lane = _routes(settings, doors, rooms)
+    app.include_router(router)
     problems.install(app)
     callbacks_schema.tell_of_webhooks(app)
     problems_schema.tell_of_problems(app)
@@ -159,10 +162,10 @@ def create_app(settings: Settings) -> Front:
         schema.tell_of_keys(app)
     app.state.hub, app.state.streams = rooms.hub, rooms.streams
     app.state.fault, app.state.stop = "", lambda: None
-    return Front(_wrapped(app, settings, rooms, tracer), app)
+    return Front(_wrapped(lane(app), settings, rooms, tracer), app)
 
 
-def _wrapped(api: FastAPI, settings: Settings, rooms: Rooms, tracer: Tracer) -> Envelope:
+def _wrapped(api: ASGIApp, settings: Settings, rooms: Rooms, tracer: Tracer) -> Envelope:
     """What a request passes before it is looked at; a desk keeps other sites' pages out."""
     cors = Cors(settings.cors_origins)
     gate = Gate(api, rooms.door, rooms.budgets, rooms.streams)
@@ -227,7 +230,8 @@ async def _running(app: FastAPI, doors: Doors, rooms: Rooms, tracer: Tracer) -> 
         await rooms.dispatcher.drain()
 
 
-def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
+def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> tuple[APIRouter, Callable[[ASGIApp], Lane]]:
+    """All routes, and what leads to the busiest of them."""
     intake = Intake(settings, rooms.ledger, rooms.dispatcher, rooms.callbacks, rooms.callback_secrets, rooms.admission)
     bodies = Bodies(settings)
     submit = SubmitRoutes(intake, bodies, rooms.links, rooms.statuses, rooms.tickets)
@@ -236,7 +240,8 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
         submit.add_to(router, job_type)
     BatchRoutes(intake, bodies, rooms.budgets, rooms.links, catalog).add_to(router)
     ListingRoutes(Listing(doors.database), rooms.statuses, rooms.job_cursors).add_to(router)
-    JobRoutes(rooms.statuses).add_to(router)
+    jobs = JobRoutes(rooms.statuses)
+    jobs.add_to(router)
     ErasingRoutes(reader, Retention(doors.database), is_store_known=bool(settings.s3_bucket)).add_to(router)
     ControlRoutes(rooms.ledger, reader, rooms.statuses, intake, submit, catalog).add_to(router)
     EventRoutes(reader, rooms.hub, rooms.streams, rooms.tickets, rooms.replays).add_to(router)
@@ -256,7 +261,7 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     ModuleRoutes().add_to(router)
     if settings.gateway_asks:
         GatewayRoutes().add_to(router)
-    return router
+    return router, lambda app: Lane(app, submit.endpoints, jobs.status)
 
 
 def _hub(settings: Settings, reader: Reader) -> Hub:

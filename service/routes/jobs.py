@@ -25,7 +25,7 @@ class JobRoutes:
         ended = {"ETag": ETAG, "Preference-Applied": APPLIED}
         router.add_api_route(
             "/jobs/{job_id}",
-            self._status,
+            self.status,
             methods=["GET"],
             tags=["jobs"],
             summary="Poll a job",
@@ -41,7 +41,8 @@ class JobRoutes:
             },
         )
 
-    async def _status(
+    async def status(
         self, job_id: str, request: Request, identity: Annotated[Identity, Depends(may(Scope.READ))]
     ) -> Response:
+        """Answer a poll."""
         return await self._statuses.poll(job_id, request, identity)

@@ -29,18 +29,20 @@ Endpoint = Callable[..., Coroutine[Any, Any, Response]]
 
 
 class SubmitRoutes:
-    """One route for each job type of the catalog."""
+    """One route for each job type of the catalog. endpoints: what answers at each path."""
 
     def __init__(self, intake: Intake, bodies: Bodies, links: Links, statuses: Statuses, tickets: Tickets) -> None:
         self._intake, self._bodies, self._links = intake, bodies, links
         self._statuses, self._tickets = statuses, tickets
+        self.endpoints: dict[str, Endpoint] = {}
 
     def add_to(self, router: APIRouter, job_type: JobType) -> None:
         """Offer `job_type` at `POST /{name}`."""
         model = submission_model(job_type)
+        endpoint = self.endpoints[f"/{job_type.name}"] = self._endpoint(job_type, model)
         router.add_api_route(
             f"/{job_type.name}",
-            self._endpoint(job_type, model),
+            endpoint,
             methods=["POST"],
             status_code=202,
             summary=job_type.summary,
