@@ -73,7 +73,6 @@ def main() -> int:
         uvicorn.Config(
             app,
             http=Connection,
-            ws="none",
             host=settings.host,
             port=settings.port,
             log_config=None,
