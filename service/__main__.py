@@ -11,6 +11,7 @@ from sse_starlette.sse import AppStatus
 
 from service.app import create_app
 from service.connection import Connection
+from service.front import Front
 from service.listening import bind, tune
 from service.streams import Streams
 from todoke.model.errors import InvalidInput
@@ -69,19 +70,7 @@ def main() -> int:
         log.warning("settings.unknown", variable=name)
     # It would cut every stream at once; ours tells each reader when to come back.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
-    server = Server(
-        uvicorn.Config(
-            app,
-            http=Connection,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.stream_drain_seconds) + GRACE_SECONDS,
-        )
-    )
+    server = Server(config_of(app, settings))
     server.streams, server.drain_seconds = app.state.streams, settings.stream_drain_seconds
     app.state.stop = server.stop
     server.run(sockets=[tune(_listener(settings))])
@@ -89,6 +78,22 @@ def main() -> int:
         print(f"todoke api: {app.state.fault}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
         return 2
     return 0 if server.started else 1
+
+
+def config_of(app: Front, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the API."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=int(settings.stream_drain_seconds) + GRACE_SECONDS,
+    )
 
 
 def _listener(settings: Settings) -> socket.socket:

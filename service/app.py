@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from fastapi import APIRouter, FastAPI
 
 from service import callbacks_schema, problems, problems_schema, schema
+from service.admission import Admission
 from service.body import Bodies
+from service.budgets import Budgets
 from service.callbacks import CallbackSecrets, CallbackWarnings
 from service.cors import Cors
 from service.delivery_cursors import DeliveryCursors
@@ -19,9 +21,11 @@ from service.feed import Feed
 from service.feed_cursors import FeedCursors
 from service.feed_log import FeedLog
 from service.front import Front
+from service.gate import Gate
 from service.guard import Guard
 from service.history import Paces
 from service.hub import Hub
+from service.identity import Door
 from service.intake import Intake
 from service.job_cursors import JobCursors
 from service.keyring import Keyring
@@ -37,6 +41,7 @@ from service.routes.endpoints import EndpointRoutes
 from service.routes.erasing import ErasingRoutes
 from service.routes.events import EventRoutes
 from service.routes.feed import FeedRoutes
+from service.routes.gateway import GatewayRoutes
 from service.routes.health import HealthRoutes
 from service.routes.jobs import JobRoutes
 from service.routes.listing import ListingRoutes
@@ -50,6 +55,7 @@ from service.routes.well_known import WellKnownRoutes
 from service.statuses import Statuses
 from service.streams import Streams
 from service.tickets import Tickets
+from service.usage import Usage
 from todoke.blobs.s3 import S3Blobs
 from todoke.jobs.catalog import load_catalog
 from todoke.model.errors import InvalidInput
@@ -72,6 +78,7 @@ from todoke.store.listing import Listing
 from todoke.store.reading import Reader
 from todoke.store.retention import Retention
 from todoke.store.signing import SigningKeys, SigningSecrets
+from todoke.store.tenants import Tenants
 
 # Of eight connections: readers that come back together leave some for those who submit and poll.
 REPLAYS_AT_ONCE = 4
@@ -104,7 +111,10 @@ class Rooms:
     tickets: Tickets
     links: Links
     dispatcher: Dispatcher
-    door: GuardedDoor
+    door: Door
+    usage: Usage
+    budgets: Budgets
+    admission: Admission
     delivery_log: DeliveryLog
     delivery_cursors: DeliveryCursors
     endpoints: Endpoints
@@ -144,25 +154,26 @@ def create_app(settings: Settings) -> Front:
     problems.install(app)
     callbacks_schema.tell_of_webhooks(app)
     problems_schema.tell_of_problems(app)
-    app.state.door = rooms.door if settings.require_keys else OpenDoor()
+    app.state.door = rooms.door
     if settings.require_keys:
         schema.tell_of_keys(app)
     app.state.hub, app.state.streams = rooms.hub, rooms.streams
     app.state.fault, app.state.stop = "", lambda: None
-    return Front(_wrapped(app, settings, tracer), app)
+    return Front(_wrapped(app, settings, rooms, tracer), app)
 
 
-def _wrapped(api: FastAPI, settings: Settings, tracer: Tracer) -> Envelope:
+def _wrapped(api: FastAPI, settings: Settings, rooms: Rooms, tracer: Tracer) -> Envelope:
     """What a request passes before it is looked at; a desk keeps other sites' pages out."""
     cors = Cors(settings.cors_origins)
-    guarded = Guard(api, cors) if settings.desk_mode else api
+    gate = Gate(api, rooms.door, rooms.budgets, rooms.streams)
+    guarded = Guard(gate, cors) if settings.desk_mode else gate
     return Envelope(guarded, cors, tracer, settings.public_url)
 
 
 def _rooms(settings: Settings, doors: Doors) -> Rooms:
     database, links, replays = doors.database, Links(settings.public_url), asyncio.Semaphore(REPLAYS_AT_ONCE)
     reader, api_keys = Reader(database), ApiKeys(database)
-    hub, rights = _hub(settings, reader), Rights(api_keys)
+    hub, rights, usage = _hub(settings, reader), Rights(api_keys), Usage(api_keys)
     streams, paces = Streams(settings, hub, rights), Paces(History(database))
     seals = sealing_keys(settings)
     # What is kept needs keys that outlive this process.
@@ -184,7 +195,10 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
         tickets=tickets,
         links=links,
         dispatcher=Dispatcher(doors.queue),
-        door=GuardedDoor(Keyring(api_keys), tickets, rights),
+        door=GuardedDoor(Keyring(api_keys), tickets, rights, usage) if settings.require_keys else OpenDoor(),
+        usage=usage,
+        budgets=Budgets(settings),
+        admission=Admission(settings, Tenants(database)),
         delivery_log=DeliveryLog(database, settings.notify_channel, doors.announcer),
         delivery_cursors=DeliveryCursors(seals),
         endpoints=Endpoints(database, settings.notify_channel, doors.announcer),
@@ -207,20 +221,20 @@ async def _running(app: FastAPI, doors: Doors, rooms: Rooms, tracer: Tracer) -> 
         await stack.enter_async_context(doors.announcer)
         await stack.enter_async_context(doors.database)
         loops = (_watch(app, rooms.hub), rooms.feed.run(), rooms.streams.run(), rooms.paces.run())
-        await stack.enter_async_context(running(*loops))
+        await stack.enter_async_context(running(*loops, rooms.usage.run(), rooms.admission.run()))
         stack.callback(rooms.readiness.close)
         yield
         await rooms.dispatcher.drain()
 
 
 def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
-    intake = Intake(settings, rooms.ledger, rooms.dispatcher, rooms.callbacks, rooms.callback_secrets)
+    intake = Intake(settings, rooms.ledger, rooms.dispatcher, rooms.callbacks, rooms.callback_secrets, rooms.admission)
     bodies = Bodies(settings)
     submit = SubmitRoutes(intake, bodies, rooms.links, rooms.statuses, rooms.tickets)
     router, catalog, reader = APIRouter(), load_catalog(settings.jobs), rooms.reader
     for job_type in catalog.values():
         submit.add_to(router, job_type)
-    BatchRoutes(intake, bodies, rooms.links, catalog).add_to(router)
+    BatchRoutes(intake, bodies, rooms.budgets, rooms.links, catalog).add_to(router)
     ListingRoutes(Listing(doors.database), rooms.statuses, rooms.job_cursors).add_to(router)
     JobRoutes(rooms.statuses).add_to(router)
     ErasingRoutes(reader, Retention(doors.database), is_store_known=bool(settings.s3_bucket)).add_to(router)
@@ -240,6 +254,8 @@ def _routes(settings: Settings, doors: Doors, rooms: Rooms) -> APIRouter:
     WellKnownRoutes(SigningKeys(doors.database, ())).add_to(router)
     HealthRoutes(rooms.readiness).add_to(router)
     ModuleRoutes().add_to(router)
+    if settings.gateway_asks:
+        GatewayRoutes().add_to(router)
     return router
 
 

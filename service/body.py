@@ -51,7 +51,7 @@ class Bodies:
 
 
 async def read_body(request: Request, bytes_max: int, seconds: float = 30) -> bytes:
-    """The whole body. Raises ProblemError 413 as soon as it is known to be too large, 408 or 400 when it is cut short.
+    """The whole body. Raises ProblemError 413 as soon as it is known to be too large, 408 or 400 when cut short.
 
     The rest of a body that was refused is thrown away; see `Connection`.
     """

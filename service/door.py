@@ -1,6 +1,7 @@
 """Checks what a caller shows: an API key on every route, a ticket or the stream cookie where one job is watched."""
 
 import hmac
+import re
 
 from starlette.requests import Request
 
@@ -9,11 +10,14 @@ from service.keyring import Keyring
 from service.problems import Problem, ProblemError
 from service.rights import Rights
 from service.tickets import Tickets
+from service.usage import Usage
 from todoke.model.access import Scope, secret_digest, split_key
 from todoke.model.codes import Code
 from todoke.model.ids import parse_id
 
 WATCHING = frozenset({Scope.READ})
+WATCHED = re.compile("/jobs/([^/]+)/events")
+NO_DIGEST = bytes(32)
 
 
 class OpenDoor:
@@ -27,11 +31,11 @@ class OpenDoor:
 class GuardedDoor:
     """One good credential admits, whatever else is shown beside it."""
 
-    def __init__(self, keyring: Keyring, tickets: Tickets, rights: Rights) -> None:
-        self._keyring, self._tickets, self._rights = keyring, tickets, rights
+    def __init__(self, keyring: Keyring, tickets: Tickets, rights: Rights, usage: Usage) -> None:
+        self._keyring, self._tickets, self._rights, self._usage = keyring, tickets, rights, usage
 
     async def identify(self, request: Request) -> Identity:
-        """The caller. Raises ProblemError 401, and Unavailable while what is shown cannot be checked."""
+        """The caller. Raises ProblemError 401 and 403, and Unavailable while what is shown cannot be checked."""
         shown = request.headers.get("authorization")
         identity = await self._by_key(shown) if shown else None
         if identity is None or Scope.READ not in identity.scopes:
@@ -47,20 +51,37 @@ class GuardedDoor:
             return None
         key_id, secret = parts
         key = await self._keyring.find(key_id)
-        if key is None or not hmac.compare_digest(secret_digest(secret), key.digest):
+        # The same work for an id that is unknown as for a secret that is wrong.
+        is_right = hmac.compare_digest(secret_digest(secret), NO_DIGEST if key is None else key.digest)
+        if key is None or not is_right:
             return None
-        return Identity(key.tenant_id, key.scopes, Right(key.tenant_id, key.id))
+        if key.is_suspended:
+            raise ProblemError(_suspended())
+        self._usage.note(key_id)
+        right = Right(key.tenant_id, key.id)
+        return Identity(key.tenant_id, key.scopes, right, limits=key.tenant_limits, key_limits=key.limits)
 
     async def _by_ticket(self, request: Request) -> Identity | None:
         """A ticket, else the cookie; only to watch the very job they are for, and never one given by an open desk."""
-        job_id = parse_id(str(request.path_params.get("job_id", "")))
-        if job_id is None or request.scope["path"].lower() != f"/jobs/{job_id}/events":
+        watched = WATCHED.fullmatch(request.scope["path"])
+        job_id = parse_id(watched[1]) if watched else None
+        if job_id is None:
             return None
         ticket, cookie = self._tickets.presented(request, job_id)
         for right in (ticket, cookie):
-            if right is not None and right.key_id is not None and await self._rights.holds(right):
-                return Identity(right.tenant_id, WATCHING, right, is_by_ticket=right is ticket)
+            if right is None or right.key_id is None or not await self._rights.holds(right):
+                continue
+            if key := await self._keyring.find(right.key_id):
+                is_by_ticket, limits = right is ticket, key.tenant_limits
+                return Identity(
+                    right.tenant_id, WATCHING, right, is_by_ticket=is_by_ticket, limits=limits, key_limits=key.limits
+                )
         return None
+
+
+def _suspended() -> Problem:
+    detail = "this tenant is suspended; ask whoever runs the service"
+    return Problem(403, Code.TENANT_SUSPENDED, detail)
 
 
 def _required() -> Problem:

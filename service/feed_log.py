@@ -70,7 +70,7 @@ class FeedLog:
             if wanted.passes(item.type, item.job_type):
                 bodies.append(item.body)
         else:
-            place, at = page.end, page.end_at
+            place, at = max(cursor.place, page.end), page.end_at
         return Part(bodies, self._cursors.spell(tenant_id, page.horizon, place, at), has_more)
 
     async def _page(self, cursor: FeedCursor, limit: int, wanted: FeedFilter) -> Page:

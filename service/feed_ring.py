@@ -120,7 +120,7 @@ class FeedRing(Watched):
             progress = self._progress.get(item.job_id)
             if progress is not None and progress.sequence < item.sequence:
                 del self._progress[item.job_id]
-        self.end, self._end_at = page.end, page.end_at
+        self.end, self._end_at = max(self.end, page.end), page.end_at
         self._trim(bytes_max)
         if page.events or self.is_asked:
             self.is_asked = False

@@ -155,7 +155,7 @@ class FeedSource:
             for item in reversed(chosen)
         ]
         metrics.STREAM_REPLAYS.labels("log").inc(len(chosen))
-        self._place, self._at = page.end, page.end_at
+        self._place, self._at = max(self._place, page.end), page.end_at
         if self._pending:
             return sse.next_chunk(self._pending)
         return self.checkpoint() if page.events else b""

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from service.problems import Problem, ProblemError
 from todoke.model.access import DEFAULT_TENANT, EVERY_SCOPE, Scope
 from todoke.model.codes import Code
+from todoke.model.limits import NO_KEY_LIMITS, NO_TENANT_LIMITS, KeyLimits, TenantLimits
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Identity:
     scopes: frozenset[Scope]
     right: Right
     is_by_ticket: bool = False
+    limits: TenantLimits = NO_TENANT_LIMITS
+    key_limits: KeyLimits = NO_KEY_LIMITS
 
 
 # Where a request's scope keeps its caller, once known: for the log, for CORS, and so that nobody asks twice.
@@ -56,8 +59,16 @@ class Door(Protocol):
 
 async def identify(request: Request) -> Identity:
     """The caller of this request. Raises ProblemError 401 for one who does not say or prove who it is, Unavailable."""
-    door: Door = request.app.state.door
-    identity = request.scope[IDENTITY] = await door.identify(request)
+    identity: Identity | None = request.scope.get(IDENTITY)
+    if identity is None:
+        door: Door = request.app.state.door
+        identity = request.scope[IDENTITY] = await door.identify(request)
+    return identity
+
+
+def known(request: Request) -> Identity:
+    """The caller, who has been let in already."""
+    identity: Identity = request.scope[IDENTITY]
     return identity
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from service.admission import Admission
 from service.callbacks import CallbackSecrets, CallbackWarnings
 from service.dispatcher import Dispatcher
 from service.submission import Submission
@@ -13,6 +14,7 @@ from todoke.jobs.catalog import JobType
 from todoke.jobs.terms import Extras, Terms, new_job, once_more
 from todoke.model.errors import KeyReused
 from todoke.model.job import Accepted, NewJob
+from todoke.model.limits import TenantLimits
 from todoke.runtime.batcher import Batcher
 from todoke.runtime.settings import Settings
 from todoke.runtime.tracing import Attributes, Kind, Span
@@ -42,10 +44,12 @@ class Intake:
         dispatcher: Dispatcher,
         warnings: CallbackWarnings,
         secrets: CallbackSecrets,
+        admission: Admission,
     ) -> None:
         self._losses_max, self._redispatch_seconds = settings.losses_max, settings.redispatch_seconds
         self._rules = Rules.of(settings)
         self._ledger, self._dispatcher, self._warnings, self._secrets = ledger, dispatcher, warnings, secrets
+        self._admission = admission
         self._batcher: Batcher[NewJob, Accepted | KeyReused] = Batcher(self._accept, ACCEPT_BATCH_MAX, "accept")
 
     def job(self, job_type: JobType, tenant_id: str, submission: Submission, marks: Marks) -> NewJob:
@@ -81,24 +85,32 @@ class Intake:
         if url is not None:
             await self._secrets.check(tenant_id, url)
 
-    async def keep(self, job: NewJob, span: Span) -> Accepted:
-        """Keep one job, in one commit with others of the same time. `span`: of its request. Raises KeyReused."""
+    async def keep(self, job: NewJob, limits: TenantLimits, span: Span) -> Accepted:
+        """Keep one job, in one commit with others of the same time. `span`: of its request. limits: its tenant's.
+
+        Raises KeyReused, and ProblemError 429 and 503 while too many wait.
+        """
+        self._admission.check(job.tenant_id, limits)
         [job] = _of_trace([job], span)
         with _accepting(span, {"todoke.job_id": str(job.id), "todoke.job_type": job.type}):
             answer = await self._batcher.put(job)
         if isinstance(answer, KeyReused):
             raise answer
-        self._hint([job], [answer])
+        self._enter([job], [answer])
         return answer
 
-    async def keep_all(self, jobs: Sequence[NewJob], span: Span) -> list[Accepted | KeyReused]:
-        """Keep all of these jobs in one commit, or none where one of the answers is KeyReused."""
+    async def keep_all(self, jobs: Sequence[NewJob], limits: TenantLimits, span: Span) -> list[Accepted | KeyReused]:
+        """Keep all of these jobs of one tenant in one commit, or none where one of the answers is KeyReused.
+
+        Raises ProblemError 429 and 503 while too many wait.
+        """
+        self._admission.check(jobs[0].tenant_id, limits, len(jobs))
         jobs = _of_trace(jobs, span)
         with _accepting(span, {"todoke.jobs": len(jobs)}):
             answers = await self._ledger.accept(jobs, self._redispatch_seconds, together=True)
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         if len(accepted) == len(jobs):
-            self._hint(jobs, accepted)
+            self._enter(jobs, accepted)
         return answers
 
     async def warnings(self, job: NewJob) -> Sequence[Mapping[str, str]]:
@@ -108,10 +120,13 @@ class Intake:
     async def _accept(self, jobs: Sequence[NewJob]) -> list[Accepted | KeyReused]:
         return await self._ledger.accept(jobs, self._redispatch_seconds)
 
-    def _hint(self, jobs: Sequence[NewJob], answers: Sequence[Accepted]) -> None:
-        """Tell workers of what is new. The first hint of a job that is due later comes from the sweep."""
+    def _enter(self, jobs: Sequence[NewJob], answers: Sequence[Accepted]) -> None:
+        """Count what is new, and tell workers of it. The first hint of a job that is due later comes from the sweep."""
         for job, answer in zip(jobs, answers, strict=True):
-            if not answer.is_replay and not job.delay_seconds:
+            if answer.is_replay:
+                continue
+            self._admission.took(job.tenant_id)
+            if not job.delay_seconds:
                 self._dispatcher.hint(answer.id)
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from starlette.requests import Request
 
 from service.hub import Hub
+from service.identity import known
 from service.streams import Streams
 from service.topic import Topic
 from todoke.runtime import metrics
@@ -58,7 +59,7 @@ class LongPolls:
         self, request: Request, status: Status, seconds: int, is_enough: Callable[[Topic, Status], bool]
     ) -> Outcome:
         call = asyncio.Event()
-        with self._streams.long_poll(status.tenant_id) as refusal:
+        with self._streams.long_poll(known(request)) as refusal:
             if refusal is None:
                 outcome = await self._wait(request, status, seconds, is_enough, call)
             else:

@@ -14,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from service.front import hand_over
 from service.hub import Hub
-from service.identity import Right
+from service.identity import Identity, Right
 from service.seat import WRITE_SECONDS, Seat, Source, farewell
 from todoke.model.errors import Unavailable
+from todoke.model.limits import in_force
 from todoke.runtime import metrics
 from todoke.runtime.settings import Settings
 from todoke.wire import sse
@@ -28,6 +29,7 @@ RIGHTS_SECONDS = 5.0
 # Milliseconds until readers come back.
 SOON = (200, 2_000)
 LATER = (10_000, 30_000)
+NOBODY = Identity("", frozenset(), Right(""))
 
 
 class Judge(Protocol):
@@ -51,14 +53,14 @@ class Streams:
         self.is_draining = False
 
     def response(
-        self, source: Source, right: Right, headers: Mapping[str, str] | None = None, *, wait: int | None = None
+        self, source: Source, identity: Identity, headers: Mapping[str, str] | None = None, *, wait: int | None = None
     ) -> EventSourceResponse:
         """The answer that streams `source`. wait: it ends after so many seconds without news."""
-        return _Streaming(self, source, right, headers, wait)
+        return _Streaming(self, source, identity, headers, wait)
 
-    def apology(self, reason: str) -> EventSourceResponse:
+    def apology(self, reason: str, retry: tuple[int, int] = sse.RETRY_MILLISECONDS) -> EventSourceResponse:
         """Come back later, inside a 200: an error status would stop a browser for good."""
-        return _Streaming(self, _Farewell(farewell(reason, sse.RETRY_MILLISECONDS)), Right(""), None, None)
+        return _Streaming(self, _Farewell(farewell(reason, retry)), NOBODY, None, None)
 
     async def run(self) -> None:
         """Heartbeats, rotation, write deadlines and ended rights, until canceled."""
@@ -89,11 +91,12 @@ class Streams:
                 seat.part("draining", sse.RETRY_MILLISECONDS, at if seconds else 0.0)
 
     @contextlib.contextmanager
-    def long_poll(self, tenant_id: str) -> Iterator[str | None]:
+    def long_poll(self, identity: Identity) -> Iterator[str | None]:
         """Room for one long poll, which counts as a stream; or the reason why there is none."""
-        if reason := self._refusal(tenant_id):
+        if reason := self._refusal(identity):
             yield reason
             return
+        tenant_id = identity.tenant_id
         self._polls += 1
         self._count(tenant_id, 1)
         metrics.LONG_POLLS.inc()
@@ -104,15 +107,15 @@ class Streams:
             self._count(tenant_id, -1)
             metrics.LONG_POLLS.dec()
 
-    def seat(self, source: Source, right: Right, wait: int | None) -> Seat:
+    def seat(self, source: Source, identity: Identity, wait: int | None) -> Seat:
         """A stream about to begin; one that may not is sent away inside it."""
-        if reason := self._refusal(right.tenant_id):
+        if reason := self._refusal(identity):
             source = _Farewell(farewell(reason, LATER if reason == "overloaded" else sse.RETRY_MILLISECONDS))
         if wait is None:
             lasts, parting = self._rotation_seconds * random.uniform(0.8, 1.0), "rotation"  # noqa: S311
         else:
             lasts, parting = float(wait), ""
-        seat = Seat(self, source, right, self._beat_seconds, time.monotonic() + lasts, parting)
+        seat = Seat(self, source, identity.right, self._beat_seconds, time.monotonic() + lasts, parting)
         seat.retry, seat.refusal = SOON, reason
         return seat
 
@@ -134,11 +137,12 @@ class Streams:
         if not self._held[tenant_id]:
             del self._held[tenant_id]
 
-    def _refusal(self, tenant_id: str) -> str | None:
+    def _refusal(self, identity: Identity) -> str | None:
         if self.is_draining:
             return "draining"
         is_full = len(self._seats) + self._polls >= self._streams_max
-        is_greedy = 0 < self._tenant_max <= self._held[tenant_id]
+        tenant_max = in_force(identity.limits.streams_max, self._tenant_max)
+        is_greedy = 0 < tenant_max <= self._held[identity.tenant_id]
         return "overloaded" if is_full or is_greedy else None
 
     async def _end_lapsed(self) -> None:
@@ -179,12 +183,12 @@ class _Streaming(EventSourceResponse):
     """sse-starlette's response in its headers; its four tasks a stream are replaced by one."""
 
     def __init__(
-        self, streams: Streams, source: Source, right: Right, headers: Mapping[str, str] | None, wait: int | None
+        self, streams: Streams, source: Source, identity: Identity, headers: Mapping[str, str] | None, wait: int | None
     ) -> None:
         super().__init__(iter(()), headers=headers)
-        self._streams, self._source, self._right, self._wait = streams, source, right, wait
+        self._streams, self._source, self._identity, self._wait = streams, source, identity, wait
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Send the head, and leave the stream to the front door, which runs it when everything here has returned."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        hand_over(scope, self._streams.seat(self._source, self._right, self._wait).run)
+        hand_over(scope, self._streams.seat(self._source, self._identity, self._wait).run)

@@ -84,6 +84,13 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 @pytest.fixture
 def database_url(postgres: Postgres) -> Iterator[str]:
     """A migrated database of this test's own."""
+    with new_database(postgres) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def new_database(postgres: Postgres) -> Iterator[str]:
+    """A migrated database, while the block lasts."""
     name = f"test_{secrets.token_hex(6)}"
     asyncio.run(_administer(postgres, f"CREATE DATABASE {name} TEMPLATE todoke"))
     url = _database(postgres, name)
@@ -95,6 +102,13 @@ def database_url(postgres: Postgres) -> Iterator[str]:
 @pytest.fixture
 def queue_url(emulator: Emulator) -> Iterator[str]:
     """A queue of this test's own."""
+    with new_queue(emulator) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def new_queue(emulator: Emulator) -> Iterator[str]:
+    """A queue, while the block lasts."""
     client = boto3.client("sqs", endpoint_url=emulator.url, region_name=REGION)
     url = client.create_queue(QueueName=f"test-{secrets.token_hex(6)}")["QueueUrl"]
     yield url

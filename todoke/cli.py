@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from todoke.model.errors import TodokeError
-from todoke.operator import commands, dead_letters, integrators, keys, webhooks
+from todoke.operator import commands, dead_letters, integrators, keys, tenants, webhooks
 from todoke.runtime.settings import Settings, load_settings, variable_names
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(commands.jobs, name="jobs")
 app.command()(commands.workers)
 app.add_typer(keys.commands, name="keys")
+app.add_typer(tenants.commands, name="tenants")
 app.command()(commands.void_cursors)
 app.add_typer(dead_letters.commands, name="dlq")
 app.add_typer(webhooks.commands, name="webhooks")

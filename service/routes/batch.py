@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from service.body import Bodies, parse_json
+from service.budgets import Budget, Budgets
 from service.identity import Identity, may
 from service.intake import Intake, Marks
 from service.links import Links
@@ -32,8 +33,11 @@ BESIDE = ("type", "idempotencyKey")
 class BatchRoutes:
     """One route for all job types of the catalog."""
 
-    def __init__(self, intake: Intake, bodies: Bodies, links: Links, catalog: Mapping[str, JobType]) -> None:
-        self._intake, self._bodies, self._links, self._catalog = intake, bodies, links, catalog
+    def __init__(
+        self, intake: Intake, bodies: Bodies, budgets: Budgets, links: Links, catalog: Mapping[str, JobType]
+    ) -> None:
+        self._intake, self._bodies, self._budgets = intake, bodies, budgets
+        self._links, self._catalog = links, catalog
         self._models = {name: batch_model(job_type) for name, job_type in catalog.items()}
 
     def add_to(self, router: APIRouter) -> None:
@@ -71,7 +75,9 @@ class BatchRoutes:
         await self._check_callbacks(jobs)
         if is_only_validated:
             return JSONResponse(VALID)
-        return self._answer(batch_id, jobs, await self._intake.keep_all(jobs, span_of(request.scope)))
+        # Its first was paid for at the gate.
+        self._budgets.charge(identity, Budget.SUBMITS, len(jobs) - 1)
+        return self._answer(batch_id, jobs, await self._intake.keep_all(jobs, identity.limits, span_of(request.scope)))
 
     def _jobs(self, items: Sequence[Any], tenant_id: str, batch_id: UUID) -> list[NewJob]:
         """The jobs asked for. Raises InvalidInput that names every mistake."""

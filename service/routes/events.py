@@ -69,4 +69,4 @@ class EventRoutes:
         if is_at_end(cursor, status):
             return Response(status_code=204, headers=headers)
         source = JobSource(self._hub, self._reader, self._replays, status, cursor, is_brief=wait is not None)
-        return self._streams.response(source, identity.right, headers, wait=wait)
+        return self._streams.response(source, identity, headers, wait=wait)

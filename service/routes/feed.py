@@ -62,7 +62,7 @@ class FeedRoutes:
         if wants_list:
             return await self._part(identity.tenant_id, after, limit, wanted)
         cursor = request.headers.get("last-event-id") or last_event_id
-        return self._streams.response(self._log.source(identity.tenant_id, cursor, wanted), identity.right)
+        return self._streams.response(self._log.source(identity.tenant_id, cursor, wanted), identity)
 
     async def _part(self, tenant_id: str, after: str | None, limit: int, wanted: FeedFilter) -> Response:
         part = await self._log.part(tenant_id, after, limit, wanted)

@@ -83,7 +83,7 @@ class SubmitRoutes:
 
         With `Prefer: wait` it is 200 and the status when the job ends in time.
         """
-        answer = await self._intake.keep(job, span_of(request.scope))
+        answer = await self._intake.keep(job, identity.limits, span_of(request.scope))
         warnings = await self._intake.warnings(job)
         response = self._accepted(answer, identity, warnings)
         # Waiting ends in the job's status, which not everyone who submits may read.

@@ -1,12 +1,8 @@
-"""A real nginx with our configuration, only its ports and paths replaced, before a running API."""
+"""What callers meet at the gateway: a real nginx with our configuration before a running API that requires keys."""
 
 import asyncio
 import contextlib
-import json
-import os
-import shutil
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.conftest import REPOSITORY, serve, until
+from tests.conftest import serve, until
+from tests.gateway.conftest import Pair
+from tests.gateway.front import Gateway, gateway, plain_gateway
 from tests.make import accept, start, succeed
 from todoke.dev.ports import free_port
 from todoke.model.job import Artifact
@@ -24,120 +22,22 @@ from todoke.wire.sse import Decoder
 
 pytestmark = pytest.mark.gateway
 
-CONFIGURATION = REPOSITORY / "docs/gateway/nginx.conf"
 BODY_BYTES_MAX = 16 * 2**20
-# What most have: nothing said about streams, buffering as it comes, and everything compressed.
-DEFAULTS = """
-pid {folder}/nginx.pid;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    gzip on;
-    gzip_proxied any;
-    gzip_min_length 0;
-    gzip_types text/event-stream;
-    server {{
-        listen 127.0.0.1:{port};
-        location = /metrics {{ return 404; }}
-        location / {{
-            proxy_pass http://{upstream};
-            proxy_set_header Host $http_host;
-            {more}
-        }}
-    }}
-}}
-"""
 
 
-@dataclass(frozen=True)
-class Gateway:
-    """A running nginx."""
-
-    url: str
-    folder: Path
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """The access log, without our own asking whether it listens."""
-        lines = [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
-        return [line for line in lines if line["path"] != "/metrics"]
+@pytest.fixture
+async def desk(nginx: str, settings: Settings, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Before a desk, whose guard looks at Host and Origin."""
+    async with serve(settings) as api:
+        with gateway(nginx, tmp_path, urlsplit(api).netloc) as front:
+            async with httpx.AsyncClient(base_url=front.url, timeout=20) as client:
+                yield client
 
 
 @pytest.fixture(scope="module")
-def nginx() -> str:
-    found = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
-    if found is None:
-        pytest.skip("nginx is not installed: apt-get install nginx-light")
-    return found
-
-
-@contextlib.asynccontextmanager
-async def gateway(nginx: str, folder: Path, upstream: str) -> AsyncIterator[Gateway]:
-    """nginx with our configuration before `upstream` (host:port)."""
-    port = free_port()
-    text = CONFIGURATION.read_text(encoding="utf-8")
-    for ours, theirs in (
-        ("server 127.0.0.1:8000;", f"server {upstream};"),
-        ("listen 8080;", f"listen 127.0.0.1:{port};"),
-        ("/tmp/", f"{folder}/"),
-        ("/dev/stdout", f"{folder}/access.log"),
-        ("/dev/stderr", f"{folder}/error.log"),
-    ):
-        assert ours in text
-        text = text.replace(ours, theirs)
-    async with running(nginx, folder, port, text) as front:
+def before_nothing(nginx: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway(nginx, tmp_path_factory.mktemp("away"), f"127.0.0.1:{free_port()}") as front:
         yield front
-
-
-@contextlib.asynccontextmanager
-async def plain_gateway(nginx: str, folder: Path, upstream: str, more: str = "") -> AsyncIterator[Gateway]:
-    """nginx as it comes, gzip on, before `upstream` (host:port). more: directives of its one location."""
-    port = free_port()
-    text = DEFAULTS.format(folder=folder, port=port, upstream=upstream, more=more)
-    async with running(nginx, folder, port, text) as front:
-        yield front
-
-
-@contextlib.asynccontextmanager
-async def running(nginx: str, folder: Path, port: int, text: str) -> AsyncIterator[Gateway]:
-    """nginx with a configuration, ended by its process id."""
-    (folder / "nginx.conf").write_text(text, encoding="utf-8")
-    # As root its workers would become nobody, who may not enter a test's folder.
-    user = " user root;" if os.geteuid() == 0 else ""
-    process = await asyncio.create_subprocess_exec(
-        nginx, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log", "-g", f"daemon off;{user}"
-    )
-    try:
-        await until(lambda: process.returncode is not None or _listens(port))
-        assert process.returncode is None, (folder / "error.log").read_text()
-        yield Gateway(f"http://127.0.0.1:{port}", folder)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) == 0
-
-
-@pytest.fixture
-async def before_api(nginx: str, settings: Settings, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with serve(settings) as api, gateway(nginx, tmp_path, urlsplit(api).netloc) as front:
-        yield front
-
-
-@pytest.fixture
-async def before_nothing(nginx: str, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(nginx, tmp_path, f"127.0.0.1:{free_port()}") as front:
-        yield front
-
-
-@pytest.fixture
-async def client(before_api: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=before_api.url, timeout=20) as client:
-        yield client
 
 
 async def test_submit_poll_and_result(client: httpx.AsyncClient, ledger: Ledger) -> None:
@@ -162,6 +62,7 @@ async def test_headers_that_hold_for_every_answer(client: httpx.AsyncClient, led
     )
     for path in ("/healthz", "/nothing-here", "/metrics", f"/jobs/{job_id}/result", f"/jobs/{job_id}/events"):
         headers = (await client.get(path)).headers
+        assert len(headers.get_list("cache-control")) <= 1
         assert headers.get_list("x-content-type-options") == ["nosniff"], path
         assert headers["referrer-policy"] == "no-referrer"
         assert len(headers["x-request-id"]) == 32
@@ -232,8 +133,12 @@ async def test_the_feed_is_passed_on_like_a_stream(nginx: str, tmp_path: Path) -
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         upstream = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with gateway(nginx, tmp_path, upstream) as front, httpx.AsyncClient(base_url=front.url) as client:
-            async with asyncio.timeout(20), client.stream("GET", "/events") as answered:
+        with gateway(nginx, tmp_path, upstream) as front:
+            async with (
+                httpx.AsyncClient(base_url=front.url) as client,
+                asyncio.timeout(20),
+                client.stream("GET", "/events") as answered,
+            ):
                 frames = _frames(answered)
                 assert (await anext(frames)).data == "1"
                 read.set()
@@ -260,13 +165,13 @@ async def test_a_body_at_the_limit_passes_and_one_above_is_a_problem(client: htt
     assert above.json()["code"] == "CONTENT_TOO_LARGE"
 
 
-async def test_the_host_is_passed_on(client: httpx.AsyncClient) -> None:
+async def test_the_host_is_passed_on(desk: httpx.AsyncClient) -> None:
     """Else the API would take its own address for the caller's and every page for its own."""
-    refused = await client.get("/healthz", headers={"Host": "rebound.example"})
+    refused = await desk.get("/healthz", headers={"Host": "rebound.example"})
     assert (refused.status_code, refused.json()["code"]) == (421, "HOST_REFUSED")
-    foreign = await client.post("/generate-report", headers={"Origin": "http://elsewhere.example"})
+    foreign = await desk.post("/generate-report", headers={"Origin": "http://elsewhere.example"})
     assert (foreign.status_code, foreign.json()["code"]) == (403, "CROSS_SITE_REFUSED")
-    own = await client.post("/generate-report", headers={"Origin": str(client.base_url).rstrip("/")})
+    own = await desk.post("/generate-report", headers={"Origin": str(desk.base_url).rstrip("/")})
     assert own.status_code == 202
 
 
@@ -275,21 +180,28 @@ async def test_metrics_are_not_for_callers(client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
 
 
-async def test_the_access_log_is_json_and_tells_no_query(client: httpx.AsyncClient, before_api: Gateway) -> None:
-    agent = 'curl "8" \\ é'
-    answer = await client.get("/jobs/x?ticket=very-secret", headers={b"User-Agent": agent.encode()})
-    await until(lambda: len(before_api.lines) == 1)
-    [line] = before_api.lines
-    assert line["requestId"] == answer.headers["x-request-id"]
+async def test_the_access_log_is_json_and_tells_no_secret(client: httpx.AsyncClient, pair: Pair) -> None:
+    agent, request_id = 'curl "8" \\ {}', "asked-by-a-test-1"
+    answer = await client.get(
+        "/jobs/x?ticket=very-secret", headers={b"User-Agent": agent.encode(), "X-Request-Id": request_id}
+    )
+    assert answer.headers.get_list("x-request-id") == [request_id]
+    lines = await _lines_about(pair.front, request_id)
+    assert len(lines) == 1
+    [line] = lines
     assert (line["method"], line["path"], line["status"]) == ("GET", "/jobs/x", 404)
-    assert line["userAgent"] == agent
-    assert "very-secret" not in (before_api.folder / "access.log").read_text()
+    assert (line["userAgent"], line["client"]) == (agent, "127.0.0.1")
+    assert line["keyId"] == pair.key.split("_")[1]
+    for name in ("access", "error"):
+        assert "very-secret" not in pair.front.log(name)
+        assert pair.key.split("_")[2] not in pair.front.log(name)
 
 
-async def test_kept_connections_lose_no_request(client: httpx.AsyncClient, before_api: Gateway) -> None:
+async def test_kept_connections_lose_no_request(client: httpx.AsyncClient, pair: Pair) -> None:
+    before = len(pair.front.log("error"))
     for _ in range(50):
         assert (await client.post("/generate-report")).status_code == 202
-    assert "[error]" not in (before_api.folder / "error.log").read_text()
+    assert "[error]" not in pair.front.log("error")[before:]
 
 
 async def test_an_api_that_is_away_is_a_problem_for_programs(before_nothing: Gateway) -> None:
@@ -318,18 +230,21 @@ async def test_tickets_reach_no_log(before_nothing: Gateway) -> None:
     async with httpx.AsyncClient(base_url=before_nothing.url) as client:
         for accepts in ("text/event-stream", "application/json"):
             await client.get("/jobs/x/events?ticket=secret-words", headers={"Accept": accepts})
-        assert (await client.get("/jobs/x")).status_code == 503
-    assert [line["status"] for line in before_nothing.lines][-3:] == [200, 503, 503]
-    for name in ("access.log", "error.log"):
-        assert "secret-words" not in (before_nothing.folder / name).read_text(), name
-    assert "/jobs/x" in (before_nothing.folder / "error.log").read_text(), "other errors are told"
+        last = await client.get("/jobs/told")
+    assert last.status_code == 503
+    await _lines_about(before_nothing, last.headers["x-request-id"])
+    assert [line["status"] for line in before_nothing.lines if line["path"] == "/jobs/x/events"][-2:] == [200, 503]
+    for name in ("access", "error"):
+        assert "secret-words" not in before_nothing.log(name), name
+    assert "/jobs/told" in before_nothing.log("error"), "other errors are told"
 
 
 @contextlib.asynccontextmanager
 async def _plain(nginx: str, settings: Settings, folder: Path, more: str = "") -> AsyncIterator[httpx.AsyncClient]:
-    async with serve(settings) as api, plain_gateway(nginx, folder, urlsplit(api).netloc, more) as front:
-        async with httpx.AsyncClient(base_url=front.url, timeout=20) as client:
-            yield client
+    async with serve(settings) as api:
+        with plain_gateway(nginx, folder, urlsplit(api).netloc, more) as front:
+            async with httpx.AsyncClient(base_url=front.url, timeout=20) as client:
+                yield client
 
 
 @contextlib.asynccontextmanager
@@ -350,13 +265,6 @@ async def _stays_quiet(frames: AsyncIterator[Any], seconds: float) -> asyncio.Fu
     return following
 
 
-def _listens(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 404
-    except httpx.TransportError:
-        return False
-
-
 async def _frames(answer: httpx.Response) -> AsyncIterator[Any]:
     decoder = Decoder()
     async for chunk in answer.aiter_bytes():
@@ -370,3 +278,13 @@ async def _all_frames(
     async with client.stream("GET", path, params=query, headers=headers) as answer:
         async for frame in _frames(answer):
             yield frame
+
+
+async def _lines_about(front: Gateway, request_id: str) -> list[dict[str, Any]]:
+    """What the access log says of a request, once it does: nginx writes it when the answer has been sent."""
+
+    def found() -> list[dict[str, Any]]:
+        return [line for line in front.lines if line["requestId"] == request_id]
+
+    await until(lambda: bool(found()))
+    return found()

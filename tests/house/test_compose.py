@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,12 +17,13 @@ import httpx
 import pytest
 from ruamel.yaml import YAML
 
+from service.__main__ import GRACE_SECONDS
 from tests.conftest import REPOSITORY
 from todoke.blobs.s3 import S3Blobs
 from todoke.dev import aws
 from todoke.model.ids import new_id
 from todoke.queue.sqs import SqsQueue
-from todoke.runtime.settings import variable_names
+from todoke.runtime.settings import Settings, variable_names
 
 TEXT = (REPOSITORY / "compose.yaml").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(TEXT)
@@ -31,8 +34,9 @@ NGINX = (REPOSITORY / "docs/gateway/nginx.conf").read_text(encoding="utf-8")
 
 # Read by boto3, not by us.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-# One runs once; two serve nothing that could be asked.
-WITHOUT_HEALTHCHECK = {"setup", "worker", "notifier"}
+# It runs once.
+WITHOUT_HEALTHCHECK = {"setup"}
+MEMORY = {"m": 1, "g": 1024}
 
 
 def test_the_file_fits_the_compose_schema() -> None:
@@ -57,6 +61,43 @@ def test_images_are_pinned() -> None:
     images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     for image in images:
         assert re.search(r":\d+(\.\d+)*(-[a-z]+)?$", image), image
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_nobody_may_more_than_it_must(name: str) -> None:
+    service = SERVICES[name]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*|ministack", service["user"]), "not root"
+    assert service["read_only"] is True
+    assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & set(service)
+    assert service["pids_limit"] > 0
+    assert _mebibytes(service["mem_limit"]) > 0
+
+
+def test_there_is_one_network() -> None:
+    assert "networks" not in COMPOSE
+    for name, service in SERVICES.items():
+        assert set(service.get("networks", {"default": None})) == {"default"}, name
+        assert service.get("network_mode") == ("service:gateway" if name == "api" else None), name
+
+
+def test_the_jobs_of_a_worker_fit_its_memory() -> None:
+    environment = SERVICES["worker"]["environment"]
+    jobs = int(environment["TODOKE_SLOTS"]) * int(environment["TODOKE_JOB_MEMORY_MB"])
+    assert jobs + 512 <= _mebibytes(SERVICES["worker"]["mem_limit"])
+
+
+def test_bodies_that_wait_fit_the_gateways_memory() -> None:
+    [folder] = SERVICES["gateway"]["tmpfs"]
+    size = re.fullmatch(r"/tmp:size=(\w+)", folder)
+    assert size
+    assert 16 * 16 < _mebibytes(size[1]) < _mebibytes(SERVICES["gateway"]["mem_limit"])
+
+
+@pytest.mark.parametrize("name", ["worker", "notifier"])
+def test_whoever_serves_nothing_shows_that_it_runs(name: str) -> None:
+    port = SERVICES[name]["environment"]["TODOKE_METRICS_PORT"]
+    assert f"http://127.0.0.1:{port}/metrics" in SERVICES[name]["healthcheck"]["test"][-1]
 
 
 def test_the_emulator_is_the_one_of_the_desk() -> None:
@@ -100,6 +141,7 @@ def test_the_gateway_meets_the_api() -> None:
     """The API of compose.yaml binds loopback only, so both must stand in one network namespace."""
     assert SERVICES["api"]["network_mode"] == "service:gateway"
     environment = SERVICES["api"]["environment"]
+    assert environment["TODOKE_GATEWAY_ASKS"] == "true"
     assert f"server {environment['TODOKE_HOST']}:{environment['TODOKE_PORT']};" in NGINX
     [port] = SERVICES["gateway"]["ports"]
     assert f"listen {port.rpartition(':')[2]};" in NGINX
@@ -159,13 +201,63 @@ def test_workers_get_time_to_drain() -> None:
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > 20
 
 
+def test_streams_get_time_to_leave() -> None:
+    seconds = Settings.model_fields["stream_drain_seconds"].get_default(call_default_factory=True, validated_data={})
+    assert int(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > seconds + GRACE_SECONDS
+    patience = re.search(r"worker_shutdown_timeout (\d+)s;", NGINX)
+    assert patience
+    assert int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s")) > int(patience[1])
+
+
+def test_the_builder_is_sent_what_is_copied_and_no_more() -> None:
+    lines = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    assert patterns[0] == "*"
+    assert {pattern[1:] for pattern in patterns if pattern.startswith("!")} == _copied()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_the_image_can_be_built(tmp_path: Path) -> None:
+    """What the first stage runs, for real, with another Python: the commands, the files they find, what comes out."""
+    source, made = tmp_path / "source", tmp_path / "todoke"
+    source.mkdir()
+    for name in _copied():
+        if (REPOSITORY / name).is_dir():
+            shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        else:
+            shutil.copy(REPOSITORY / name, source)
+    # A pip that may be older than the image's, in a folder of its own.
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "tools"], check=True, timeout=100)
+    path = f"{tmp_path / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    stage = DOCKERFILE.partition("\nFROM python")[2].partition("\nFROM ")[0].replace("\\\n", " ")
+    for line in re.findall(r"^RUN (.+)$", stage, re.MULTILINE):
+        command = line.replace("/opt/todoke", str(made))
+        subprocess.run(["sh", "-ec", command], cwd=source, env=os.environ | {"PATH": path}, check=True, timeout=400)
+    run = subprocess.run(
+        [made / "bin" / "todoke", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "migrate" in run.stdout
+    ours = (
+        "service.app",
+        "worker.app",
+        "notifier.app",
+        "todoke.store.migrations.versions",
+        "todoke.jobs.report.charts",
+    )
+    for module in (*ours, "duckdb", "matplotlib.pyplot", "uvloop", "sqlalchemy.ext.asyncio", "boto3"):
+        subprocess.run([made / "bin" / "python", "-c", f"import {module}"], cwd=tmp_path, check=True, timeout=60)
+    assert not (made / "bin" / "pip").exists()
+    pinned = {line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line}
+    listing = [tmp_path / "tools/bin/python", "-m", "pip", "--python", made, "list", "--format", "freeze"]
+    installed = subprocess.run(listing, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    others = [line for line in installed if "==" in line and not line.startswith("todoke==")]
+    assert {_plain(line) for line in others} <= {_plain(line) for line in pinned}
+
+
 def test_the_image_is_built_from_what_it_needs() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    copied = {
-        source.rstrip("/")
-        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
-        for source in line.split()[:-1]
-    }
+    copied = _copied()
     assert all((REPOSITORY / source).exists() for source in copied)
     wanted = {*project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"], project["project"]["readme"]}
     assert copied == wanted | {"pyproject.toml", "constraints.txt", *project["project"]["license-files"]}
@@ -173,7 +265,22 @@ def test_the_image_is_built_from_what_it_needs() -> None:
 
 def test_the_image_runs_as_nobody_in_particular_and_without_tools_of_development() -> None:
     last = DOCKERFILE.rpartition("\nFROM ")[2]
-    assert re.search(r"^USER [1-9]\d*$", last, re.MULTILINE)
-    assert "-c constraints.txt ." in DOCKERFILE
+    [user] = re.findall(r"^USER (.+)$", last, re.MULTILINE)
+    assert {SERVICES[name]["user"] for name in OURS} == {user}
+    assert "-c constraints.txt -r packages.txt" in DOCKERFILE
+    assert all("--no-cache-dir" in line for line in DOCKERFILE.splitlines() if " pip " in line)
     assert "[dev" not in DOCKERFILE
     assert "embedded" not in DOCKERFILE
+
+
+def _copied() -> set[str]:
+    lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+    return {source.rstrip("/") for line in lines for source in line.split()[:-1]}
+
+
+def _mebibytes(size: str) -> int:
+    return int(size[:-1]) * MEMORY[size[-1]]
+
+
+def _plain(requirement: str) -> str:
+    return requirement.strip().lower().replace("_", "-").replace(".", "-")

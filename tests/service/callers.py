@@ -27,6 +27,11 @@ async def make_key(
 
 @contextlib.asynccontextmanager
 async def door(settings: Settings, **changes: object) -> AsyncIterator[httpx.AsyncClient]:
-    """A client, without a key, of an API that requires them."""
-    async with serve(guarded(settings, **changes)) as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
-        yield client
+    """A client, without a key, of an API that requires them.
+
+    All its requests have one id, so that answers which must not differ can be compared byte for byte.
+    """
+    same = {"X-Request-Id": "one-and-the-same"}
+    async with serve(guarded(settings, **changes)) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=20, headers=same) as client:
+            yield client

@@ -203,7 +203,7 @@ async def test_a_cursor_that_cannot_be_continued_is_told_so(
     job_id = await run_job(ledger)
     here = (await FeedReader(database).page("default", BEGINNING)).horizon
     month = 31 * 86_400
-    old = Horizon(here.epoch, here.xid, here.next_xid, here.read_at - month)
+    old = Horizon(here.epoch, here.xid, here.next_xid, here.read_at - month, here.reached)
     cursor, reason = {
         "nonsense": ("nonsense", "malformed"),
         "changed": (cursors.spell("default", here, here.place, here.read_at)[:-1] + "A", "malformed"),
@@ -228,8 +228,8 @@ async def test_a_cursor_that_cannot_be_continued_is_told_so(
         assert (refused.status_code, refused.json()["code"], refused.json()["reason"]) == (409, "CURSOR_LOST", reason)
 
 
-def rest(horizon: Horizon) -> tuple[int, int, float]:
-    return horizon.xid, horizon.next_xid, horizon.read_at
+def rest(horizon: Horizon) -> tuple[int, int, float, int]:
+    return horizon.xid, horizon.next_xid, horizon.read_at, horizon.reached
 
 
 async def test_who_reads_what_is_old_is_told_only_when_something_went_missing(

@@ -262,7 +262,7 @@ async def test_a_reader_the_ring_still_knows_comes_back_without_a_look_at_the_lo
     asked = []
     monkeypatch.setattr(FeedReader, "page", lambda *arguments: asked.append(arguments))
     for index, start in enumerate(ring._places):
-        cursor = CURSORS.spell(TENANT, ring.horizon or Horizon("", 0, 0, 0), start, 0.0)
+        cursor = CURSORS.spell(TENANT, ring.horizon or Horizon("", 0, 0, 0, 0), start, 0.0)
         again, decoder = house.source(cursor), sse.Decoder()
         again.attach(lambda: None)
         frames = list(decoder.feed(await again.pull() or b""))
@@ -289,16 +289,16 @@ async def test_a_filter_that_nothing_passes_still_gets_on(house: House, ledger: 
 
 def test_the_age_of_the_horizon_is_told_from_the_ids_seen() -> None:
     watch = HorizonWatch()
-    watch.note(Horizon("e", 100, 100, 0), 0.0)
+    watch.note(Horizon("e", 100, 100, 0, 0), 0.0)
     assert watch.age == 0
-    watch.note(Horizon("e", 100, 101, 0), 10.0)
-    watch.note(Horizon("e", 100, 150, 0), 15.0)
+    watch.note(Horizon("e", 100, 101, 0, 0), 10.0)
+    watch.note(Horizon("e", 100, 150, 0, 0), 15.0)
     assert watch.age == 5, "transaction 100 has been open for 5 seconds at least"
-    watch.note(Horizon("e", 120, 160, 0), 20.0)
+    watch.note(Horizon("e", 120, 160, 0, 0), 20.0)
     assert watch.age == 5, "transaction 120 was begun by 15"
     for second in range(5_000):
-        watch.note(Horizon("e", 120, 161 + second, 0), 21.0 + second)
+        watch.note(Horizon("e", 120, 161 + second, 0, 0), 21.0 + second)
     assert watch.age == 20 + 5_000 - 15
     assert watch.age > ALARM_SECONDS
-    watch.note(Horizon("e", 6_000, 6_000, 0), 6_000.0)
+    watch.note(Horizon("e", 6_000, 6_000, 0, 0), 6_000.0)
     assert watch.age == 0

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
@@ -80,6 +81,40 @@ async def test_a_feed_lives_through_a_restart(own_postgres: Postgres, emulator: 
             await succeed(ledger, await start(ledger, job_id))
             seen = [(await reading.next()).event for _ in range(3)]
         assert seen == ["job.accepted", "job.started", "job.succeeded"]
+
+
+async def test_a_feed_misses_nothing_when_transaction_ids_are_given_twice(
+    own_postgres: Postgres, emulator: Emulator, queue_url: str
+) -> None:
+    """A transaction that only says something leaves its id nowhere on the disk; after a crash another one gets it."""
+    settings = make_settings(own_postgres.url, queue_url, emulator)
+    as_list = {"Accept": "application/json"}
+    async with serve(settings) as url, httpx.AsyncClient(base_url=url, timeout=20) as api:
+        for _ in range(10):
+            before = await _current_xid(own_postgres.url, idle_transactions=50)
+            await _ready(api)
+            cursor = (await api.get("/events", headers=as_list)).json()["cursor"]
+            await asyncio.to_thread(own_postgres.kill)
+            await asyncio.to_thread(own_postgres.start)
+            if await _current_xid(own_postgres.url) < before:
+                break
+        else:
+            pytest.fail("no id was given twice")
+        async with Database(own_postgres.url) as database:
+            ledger = Ledger(database, settings.notify_channel)
+            await succeed(ledger, await start(ledger, await accept(ledger)))
+        answer = await api.get("/events", params={"after": cursor}, headers=as_list)
+        assert [event["type"] for event in answer.json()["events"]] == ["job.accepted", "job.started", "job.succeeded"]
+
+
+async def _current_xid(url: str, idle_transactions: int = 0) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        for _ in range(idle_transactions):
+            await connection.execute("NOTIFY nobody")
+        return int(await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"))
+    finally:
+        await connection.close()
 
 
 async def _ready(api: httpx.AsyncClient) -> None:

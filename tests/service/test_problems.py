@@ -226,6 +226,15 @@ async def test_an_offer_to_upgrade_is_not_taken_up_and_costs_nothing(settings: S
         assert b'"ok"' in await read_until(reader, lambda got: b'"ok"' in got)
 
 
+async def test_what_a_gateway_is_told_of_a_ticket_is_for_the_page_too(settings: Settings) -> None:
+    watched = f"/jobs/{new_id()}/events"
+    async with serve(guarded(settings, gateway_asks=True)) as url, httpx.AsyncClient(base_url=url) as api:
+        for target, leave in ((f"{watched}?ticket=x", "*"), (watched, None), ("/events?ticket=x", None)):
+            answer = await api.get("/internal/auth", headers={"X-Original-URI": target, "X-Request-Id": REQUEST_ID})
+            check(answer, 401, Code.KEY_REFUSED if "ticket" in target else Code.KEY_REQUIRED)
+            assert answer.headers.get("access-control-allow-origin") == leave, target
+
+
 async def test_this_is_no_proxy(url: str) -> None:
     for target in ("evil.example:443", "/healthz", "*"):
         head, body = await said(url, request(url, target, "Connection: close", method="CONNECT"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from todoke.model.limits import NO_KEY_LIMITS, KeyLimits
+
 # Shown once and then known by its digest alone. The prefix lets scanners of leaked secrets find one.
 KEY = re.compile(r"tdk_([0-9a-f]{16})_([0-9a-f]{48})")
 
@@ -38,6 +40,8 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None = None
+    limits: KeyLimits = NO_KEY_LIMITS
 
 
 def granted(scopes: Iterable[str]) -> frozenset[Scope]:

@@ -46,17 +46,20 @@ class Horizon:
     """What the feed knew at one look: every event before `xid` is there, and none will come before it any more.
 
     next_xid: no transaction had this id yet; above `xid` while some are open. read_at: Unix seconds of the database.
+    reached: right behind the tenant's last event before `xid`. The ids from there to `xid` may be given again when the
+    server crashes, to transactions that bring events.
     """
 
     epoch: str
     xid: int
     next_xid: int
     read_at: float
+    reached: int
 
     @property
     def place(self) -> Place:
-        """Behind everything that was to be seen."""
-        return Place(self.xid, 0)
+        """Behind everything that was to be seen, and before everything that will ever come."""
+        return Place(self.reached, 0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Page:
 
     @property
     def end(self) -> Place:
-        """How far a reader of this page has got."""
+        """How far a reader of this page has got; it may have been further already, when what was there is erased."""
         return self.events[-1].place if self.is_more else self.horizon.place
 
     @property
@@ -117,7 +120,7 @@ class FeedCursor:
             return None
         if self.epoch != horizon.epoch:
             return "epoch"
-        return "ahead" if self.place > horizon.place else None
+        return "ahead" if self.place > Place(horizon.xid, 0) else None
 
     def may_be_outdated(self, horizon: Horizon, kept_seconds: float) -> bool:
         """Whether events behind it may have been erased by age; finished jobs are kept for so long, 0: always."""

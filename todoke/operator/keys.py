@@ -8,19 +8,20 @@ import typer
 
 from todoke.model.access import ApiKey, Scope
 from todoke.model.errors import InvalidInput, NotFound, Refused
+from todoke.model.limits import KeyLimits
 from todoke.operator.showing import say, show_json, show_table
 from todoke.operator.store import carry_out, opened
+from todoke.operator.words import DEFAULT, AsJson, limit, moment, word
 from todoke.runtime.settings import Settings, load_settings
 from todoke.store.api_keys import ApiKeys
 
-WORD_LETTERS_MAX = 100
 DAY_SECONDS = 24 * 3600.0
-COLUMNS = ("key", "tenant", "name", "scopes", "standing", "created", "expires")
+COLUMNS = ("key", "tenant", "name", "scopes", "standing", "created", "expires", "last used")
 
 commands = typer.Typer(help="API keys: who may call the API, and to do what.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="A key's id, as `todoke keys list` shows it.")]
+Limit = Annotated[str, typer.Option(metavar="N", help="Of this key alone; 0 or `default`: its tenant's only.")]
 Days = Annotated[float | None, typer.Option("--expires-days", help="It ends after this long. Default: never.", min=0)]
 
 
@@ -32,11 +33,14 @@ def create(
         str, typer.Option(help="Of submit, read, cancel, admin; comma-separated.")
     ] = "submit,read,cancel",
     expires_days: Days = None,
+    submits_per_minute: Limit = DEFAULT,
+    reads_per_minute: Limit = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown once: only a digest of it is kept."""
-    words = _word("NAME", name), _word("--tenant", tenant)
-    asked = _create(load_settings(), *words, _scopes(scopes), _seconds(expires_days))
+    words = word("NAME", name), word("--tenant", tenant)
+    limits = _limits(submits_per_minute, reads_per_minute)
+    asked = _create(load_settings(), *words, _scopes(scopes), _seconds(expires_days), limits)
     _show_new(*carry_out(asked), as_json=as_json)
 
 
@@ -52,6 +56,18 @@ def list_(
     show_table("API keys, newest first", COLUMNS, [list(_facts(key).values())[: len(COLUMNS)] for key in found])
     if not found:
         say("there is no key: make one with `todoke keys create NAME`")
+
+
+@commands.command("limit")
+def limit_(
+    id_: KeyId, submits_per_minute: Limit = DEFAULT, reads_per_minute: Limit = DEFAULT, as_json: AsJson = False
+) -> None:
+    """Give a key limits of its own, besides its tenant's; `default` takes one away."""
+    key = carry_out(_limited(load_settings(), id_, _limits(submits_per_minute, reads_per_minute)))
+    if as_json:
+        show_json(_facts(key))
+        return
+    say(f"limits of key {key.id} are set; API processes know within seconds")
 
 
 @commands.command("revoke")
@@ -75,10 +91,15 @@ def rotate(
 
 
 async def _create(
-    settings: Settings, name: str, tenant_id: str, scopes: Sequence[Scope], lifetime_seconds: float | None
+    settings: Settings,
+    name: str,
+    tenant_id: str,
+    scopes: Sequence[Scope],
+    lifetime_seconds: float | None,
+    limits: KeyLimits,
 ) -> tuple[ApiKey, str]:
     async with opened(settings) as database:
-        return await ApiKeys(database).create(tenant_id, name, scopes, lifetime_seconds)
+        return await ApiKeys(database).create(tenant_id, name, scopes, lifetime_seconds, limits)
 
 
 async def _listed(settings: Settings, tenant_id: str | None) -> list[ApiKey]:
@@ -99,6 +120,14 @@ async def _revoked(settings: Settings, ids: Sequence[str]) -> int:
                 missing += 1
                 say(f"key {id_}: {error}")
     return missing
+
+
+async def _limited(settings: Settings, id_: str, limits: KeyLimits) -> ApiKey:
+    async with opened(settings) as database:
+        key = await ApiKeys(database).limit(_id_of(id_), limits)
+    if key is None:
+        raise NotFound("there is no such key; `todoke keys list` shows them")
+    return key
 
 
 async def _rotated(
@@ -126,9 +155,12 @@ def _facts(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "scopes": list(key.scopes),
         "standing": _standing(key),
-        "createdAt": _moment(key.created_at),
-        "expiresAt": _moment(key.expires_at),
-        "revokedAt": _moment(key.revoked_at),
+        "createdAt": moment(key.created_at),
+        "expiresAt": moment(key.expires_at),
+        "lastUsedAt": moment(key.last_used_at),
+        "submitsPerMinute": key.limits.submits_per_minute,
+        "readsPerMinute": key.limits.reads_per_minute,
+        "revokedAt": moment(key.revoked_at),
     }
 
 
@@ -139,10 +171,6 @@ def _standing(key: ApiKey) -> str:
     return "expired" if key.expires_at and key.expires_at <= datetime.now(UTC) else "good"
 
 
-def _moment(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if moment else None
-
-
 def _scopes(text: str) -> list[Scope]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     unknown = sorted(set(words) - set(Scope))
@@ -151,16 +179,14 @@ def _scopes(text: str) -> list[Scope]:
     return [Scope(word) for word in words]
 
 
+def _limits(submits_per_minute: str, reads_per_minute: str) -> KeyLimits:
+    return KeyLimits(limit("--submits-per-minute", submits_per_minute), limit("--reads-per-minute", reads_per_minute))
+
+
 def _id_of(text: str) -> str:
     """The id; a whole key, pasted by mistake, is not repeated on the terminal."""
     if text.startswith("tdk_"):
         raise InvalidInput("give the key's id, not the key; it is the part between the two underscores")
-    return text
-
-
-def _word(what: str, text: str) -> str:
-    if not text.strip() or len(text) > WORD_LETTERS_MAX or not text.isprintable():
-        raise InvalidInput(f"{what}: 1 to {WORD_LETTERS_MAX} printable characters")
     return text
 
 

@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from todoke.model.errors import InvalidInput, NotFound, Refused
 from todoke.model.ids import parse_id
 from todoke.operator.showing import say, show_json, show_table
 from todoke.operator.store import opened
+from todoke.operator.words import moment
 from todoke.runtime.sealing_keys import lasting_keys
 from todoke.runtime.settings import Settings
 from todoke.store.signing import ListedSecret, PublishedKey, SigningKeys, SigningSecrets
@@ -117,8 +117,8 @@ def _facts(secret: ListedSecret) -> dict[str, Any]:
         "tenantId": secret.tenant_id,
         "callbackUrl": secret.url,
         "standing": secret.standing,
-        "createdAt": _moment(secret.created_at),
-        "expiresAt": _moment(secret.expires_at),
+        "createdAt": moment(secret.created_at),
+        "expiresAt": moment(secret.expires_at),
     }
 
 
@@ -126,10 +126,6 @@ def _key_facts(key: PublishedKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "publicKey": key.public_key,
-        "createdAt": _moment(key.created_at),
-        "expiresAt": _moment(key.expires_at),
+        "createdAt": moment(key.created_at),
+        "expiresAt": moment(key.expires_at),
     }
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if moment else None

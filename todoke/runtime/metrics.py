@@ -28,6 +28,11 @@ UNCLAIMED_HINTS = Counter(
 QUEUE_WAIT = Histogram(
     "todoke_queue_wait_seconds", "From the time a job was due to its claim.", ["type"], buckets=WAIT_SECONDS
 )
+REQUESTS_LIMITED = Counter(
+    "todoke_requests_limited", "Requests refused because of a limit: `submits`, `reads` or `queue`.", ["limit"]
+)
+QUEUE_DEPTH = Gauge("todoke_queue_depth", "Jobs that wait for their start, of all tenants, at the last count.")
+
 STRAIGHT_CLAIMING = Gauge(
     "todoke_straight_claiming", "1 while this worker takes jobs straight from PostgreSQL because SQS is away."
 )

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
             "comma-separated; the first seals, all open."
         ),
     )
+    keep_alive_seconds: int = Field(
+        5, ge=1, description="A kept connection is closed when idle for so long; a proxy has to close its own sooner."
+    )
+    gateway_asks: bool = Field(
+        False, description="Tell a gateway at `/internal/auth` who may come in; it must keep that path from callers."
+    )
     body_bytes_max: int = Field(16 * 2**20, ge=1024, description="Largest request body, bytes.")
     body_seconds: float = Field(30, gt=0, description="A request body that has not arrived after this long is refused.")
     params_depth_max: int = Field(64, ge=1, le=190, description="How deep a body may nest, in levels.")

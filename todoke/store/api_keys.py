@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from todoke.model.access import ApiKey, Scope, granted, new_key, secret_digest, spell_key
+from todoke.model.limits import NO_KEY_LIMITS, NO_TENANT_LIMITS, KeyLimits, TenantLimits
 from todoke.store.database import Database, queries
 
 SQL = queries("api_keys")
@@ -17,13 +18,19 @@ TICKET_GRACE_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class FoundKey:
-    """What checking a caller needs. seconds_left: until it ends, 0 or less when it has, None: it does not."""
+    """What checking a caller needs. seconds_left: until it ends, 0 or less when it has, None: it does not.
+
+    is_suspended: its tenant is.
+    """
 
     id: str
     tenant_id: str
     digest: bytes
     scopes: frozenset[Scope]
     seconds_left: float | None
+    limits: KeyLimits = NO_KEY_LIMITS
+    tenant_limits: TenantLimits = NO_TENANT_LIMITS
+    is_suspended: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,7 @@ class ApiKeys:
     async def find(self, ids: Iterable[str]) -> dict[str, FoundKey]:
         """Those keys that there are, ended ones included, by id."""
         rows = await self._database.fetch(SQL["find"], list(ids))
-        return {
-            row["id"]: FoundKey(row["id"], row["tenant_id"], row["digest"], granted(row["scopes"]), row["seconds_left"])
-            for row in rows
-        }
+        return {row["id"]: _found(row) for row in rows}
 
     async def lapsed(self, rights: Sequence[Claimed]) -> set[int]:
         """The places in `rights`, from 0, of those that have ended."""
@@ -67,13 +71,27 @@ class ApiKeys:
         return [_key(row) for row in await self._database.fetch(SQL["listed"], tenant_id)]
 
     async def create(
-        self, tenant_id: str, name: str, scopes: Iterable[Scope], lifetime_seconds: float | None = None
+        self,
+        tenant_id: str,
+        name: str,
+        scopes: Iterable[Scope],
+        lifetime_seconds: float | None = None,
+        limits: KeyLimits = NO_KEY_LIMITS,
     ) -> tuple[ApiKey, str]:
         """A new key, and the text its callers send: this is the only time it can be seen."""
         key_id, secret = new_key()
         asked = (key_id, tenant_id, name, secret_digest(secret), sorted(set(scopes)), lifetime_seconds)
-        [row] = await self._database.fetch(SQL["create"], *asked)
+        [row] = await self._database.fetch(SQL["create"], *asked, limits.submits_per_minute, limits.reads_per_minute)
         return _key(row), spell_key(key_id, secret)
+
+    async def limit(self, key_id: str, limits: KeyLimits) -> ApiKey | None:
+        """Have these limits hold for a key, besides its tenant's. None: there is no such key."""
+        rows = await self._database.fetch(SQL["limit"], key_id, limits.submits_per_minute, limits.reads_per_minute)
+        return _key(rows[0]) if rows else None
+
+    async def used(self, ids: Iterable[str]) -> None:
+        """Remember that these keys have been used."""
+        await self._database.fetch(SQL["used"], list(ids))
 
     async def revoke(self, key_id: str) -> bool:
         """End a key now; False: there is none."""
@@ -90,4 +108,19 @@ class ApiKeys:
 
 
 def _key(row: asyncpg.Record) -> ApiKey:
-    return ApiKey(**{**row, "scopes": tuple(Scope(scope) for scope in row["scopes"])})
+    values = dict(row)
+    limits = KeyLimits(values.pop("submits_per_minute"), values.pop("reads_per_minute"))
+    return ApiKey(**values | {"scopes": tuple(Scope(scope) for scope in row["scopes"]), "limits": limits})
+
+
+def _found(row: asyncpg.Record) -> FoundKey:
+    return FoundKey(
+        row["id"],
+        row["tenant_id"],
+        row["digest"],
+        granted(row["scopes"]),
+        row["seconds_left"],
+        KeyLimits(row["key_submits"], row["key_reads"]),
+        TenantLimits(row["submits_per_minute"], row["reads_per_minute"], row["queue_depth_max"], row["streams_max"]),
+        row["is_suspended"],
+    )

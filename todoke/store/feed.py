@@ -119,4 +119,4 @@ def _page(rows: Sequence[asyncpg.Record], rows_max: int) -> Page:
 
 
 def _horizon(row: asyncpg.Record) -> Horizon:
-    return Horizon(row["epoch"], row["horizon"], row["next_xid"], row["read_at"])
+    return Horizon(row["epoch"], row["horizon"], row["next_xid"], row["read_at"], row["reached"])

@@ -1,6 +1,7 @@
 -- pages: the feeds of tenants, each behind a known place, in order, up to the horizon; at least one row for each tenant
 -- The horizon is that of this statement's own snapshot: whoever has an id below it has ended, and is seen if it
--- committed. $4: rows for each tenant. $5: the page ends with the row that reaches this many bytes.
+-- committed. `reached`: right behind the tenant's last event below it. A place never stands further: after a crash of the
+-- server transaction ids that left no trace on its disk are given once more. $4: rows for each tenant. $5: the page ends with the row that reaches this many bytes.
 WITH horizon AS MATERIALIZED (
     SELECT
         current_epoch() AS epoch,
@@ -12,6 +13,13 @@ WITH horizon AS MATERIALIZED (
 )
 SELECT
     asked.tenant_id, horizon.epoch, horizon.xid AS horizon, horizon.next_xid, horizon.read_at,
+    coalesce((
+        SELECT event.xid + 1
+        FROM event
+        WHERE event.tenant_id = asked.tenant_id AND event.xid IS NOT NULL AND event.xid < horizon.xid
+        ORDER BY event.xid DESC, event.position DESC
+        LIMIT 1
+    ), 0) AS reached,
     coalesce(horizon.xid <= (
         SELECT event.xid
         FROM event
@@ -50,6 +58,14 @@ SELECT
     xid_base + pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
     xid_base + pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid,
     extract(epoch FROM clock_timestamp())::float8 AS read_at,
+    coalesce((
+        SELECT event.xid + 1
+        FROM event
+        WHERE event.tenant_id = $1 AND event.xid IS NOT NULL
+            AND event.xid < xid_base + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+        ORDER BY event.xid DESC, event.position DESC
+        LIMIT 1
+    ), 0) AS reached,
     utc(clock_timestamp()) AS taken_at,
     (
         SELECT coalesce(string_agg(job_story(newest.job)::text, ',' ORDER BY newest.id DESC), '')
