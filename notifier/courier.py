@@ -10,6 +10,7 @@ from notifier.sender import Sender, host_of
 from notifier.signers import Signers
 from todoke.model.delivery import Answer, Delivery, Reason, Verdict, judge
 from todoke.runtime.metrics import DELIVERY_LAG
+from todoke.wire import traceparent
 
 log = structlog.get_logger()
 
@@ -64,4 +65,5 @@ def _tell(verdict: Verdict) -> None:
         status=answer.status,
         reason=verdict.reason,
         seconds=round(answer.seconds, 3),
+        **traceparent.told(delivery.trace),
     )

@@ -85,7 +85,6 @@ def config_of(app: Front, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Connection,
-        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -31,6 +31,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        # No WebSockets here, whatever library for them is installed.
+        self.ws_protocol_class = None
         self._answered: RequestResponseCycle | None = None
         self._head_bytes: int | None = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -63,9 +65,10 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
+        # It may find that there is no such address, and then this is still the head.
+        super().on_headers_complete()
         self._head_bytes = None
         self._stop_timer()
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -89,6 +92,9 @@ class Connection(HttpToolsProtocol):
         if answered is not None and not answered.response_complete:
             answered.disconnected = True
             answered.message_event.set()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade is an offer, and is not taken up; nobody needs to be told in the log."""
 
     def _refuse(self, problem: Problem) -> None:
         """Answer in the place of the application, and close.

@@ -40,6 +40,7 @@ def _spelled(**headers: str) -> Headers:
     )
 
 
+# What any page may read: why its ticket does not open the stream, and when to come back.
 ANY = _spelled(allow_origin="*", expose_headers="ETag, Retry-After, X-Request-Id")
 ANY_PREFLIGHT = (
     *_spelled(allow_origin="*", allow_methods="GET, HEAD", allow_headers="Last-Event-ID", max_age=str(KEEP_SECONDS)),
@@ -93,8 +94,13 @@ def _is_public(scope: Scope) -> bool:
     return bool(scope["path"].startswith(PUBLIC))
 
 
+def has_ticket(path: str, query: bytes) -> bool:
+    """Whether this address shows a ticket where one counts."""
+    return bool(TICKET.search(query)) and bool(WATCHED.fullmatch(path))
+
+
 def _has_ticket(scope: Scope) -> bool:
-    return bool(TICKET.search(scope["query_string"])) and bool(WATCHED.fullmatch(scope["path"]))
+    return has_ticket(scope["path"], scope["query_string"])
 
 
 def _rests_on_it(scope: Scope) -> bool:

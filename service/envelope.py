@@ -47,15 +47,13 @@ class Envelope:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = trail.request_id(headers.get(REQUEST_ID))
         span = scope[SPAN] = self._span(scope, headers)
-        trace_id = traceparent.trace_id_of(span.traceparent) if span.traceparent else None
+        traced = traceparent.told(span.traceparent)
         answer = _Answer(self, scope, send, headers.get(b"origin"), request_id.encode())
-        tokens = trail.REQUEST_ID.set(request_id), trail.TRACE_ID.set(trace_id or request_id)
+        tokens = trail.REQUEST_ID.set(request_id), trail.TRACE_ID.set(traced.get("traceId", request_id))
         try:
             await self._answer(scope, receive, answer, headers)
         finally:
-            told: dict[str, object] = {"traceId": trace_id} if trace_id else {}
-            if scope.get(LEFT):
-                told["stream"] = True
+            told: dict[str, object] = {**traced, "stream": True} if scope.get(LEFT) else {**traced}
             told_of = (answer.status, answer.size, answer.location)
             self._log.tell(scope, headers, told, told_of, time.perf_counter() - began)
             _end(span, scope, answer.status)

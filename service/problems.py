@@ -153,7 +153,12 @@ def mistake(location: tuple[int | str, ...], message: str) -> dict[str, str]:
     """One bad value: where it stands, as a JSON Pointer (RFC 6901), and what is wrong with it."""
     path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
     words = message.removeprefix("Value error, ")
-    return {"pointer": path[:POINTER_LETTERS_MAX], "detail": words[:MISTAKE_LETTERS_MAX]}
+    return {"pointer": _sendable(path[:POINTER_LETTERS_MAX]), "detail": _sendable(words[:MISTAKE_LETTERS_MAX])}
+
+
+def _sendable(text: str) -> str:
+    """Half a surrogate pair is a letter to Python and to JSON, and to no encoding."""
+    return text.encode(errors="replace").decode()
 
 
 async def _on_known(_request: Request, error: Exception) -> Response:

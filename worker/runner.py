@@ -13,6 +13,7 @@ import structlog
 from todoke.model.errors import Unavailable
 from todoke.model.job import Attempt, Outcome
 from todoke.queue.port import Message
+from todoke.wire import traceparent
 from worker import measures
 from worker.ending import WORKER_FAULT, Ending, Errored, Lost, Made, Returned, Stored, outcome
 from worker.held import Held
@@ -105,6 +106,7 @@ class Runner:
         is_ours = not isinstance(ending, Lost) and await self._settled(held, outcome(attempt, ending))
         measures.ended(attempt, ending, time.monotonic() - held.started_at, is_ours=is_ours)
         told = {"job_id": str(attempt.id), "type": attempt.type, "attempt": attempt.number, "lease": attempt.lease}
+        told |= traceparent.told(attempt.trace)
         if not is_ours:
             log.warning("attempt.lost", **told, ending=type(ending).__name__)
             return

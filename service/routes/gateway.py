@@ -6,6 +6,7 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from service.cors import ANY, has_ticket
 from service.identity import identify
 from service.problems import ProblemError
 
@@ -25,10 +26,14 @@ class GatewayRoutes:
         Gateways throw the body of such an answer away. What a caller may do is left to the route it goes to. Raises
         Unavailable.
         """
+        asked = _original(request)
         try:
-            await identify(_original(request))
+            await identify(asked)
         except ProblemError as error:
             response = error.problem.response()
+            if has_ticket(asked.scope["path"], asked.scope["query_string"]):
+                # A page elsewhere that comes by it may read why not, as it may without a gateway.
+                response.raw_headers += ANY
             response.raw_headers.append((b"x-todoke-problem", bytes(response.body)))
             return response
         return Response(status_code=204)

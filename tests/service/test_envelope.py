@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
@@ -22,6 +25,7 @@ from tests.streams.raw import connection, read_until, request
 from todoke.model.codes import Code
 from todoke.model.errors import InvalidInput, Unavailable
 from todoke.runtime.settings import load_settings
+from todoke.runtime.telemetry import ENCODER
 from todoke.runtime.tracing import Off
 
 OURS = ("https://app.example.com", "http://localhost:5173")
@@ -386,3 +390,24 @@ def _scope() -> dict[str, Any]:
         "headers": [],
         "client": None,
     }
+
+
+@given(
+    st.binary(max_size=400).map(lambda data: data.translate(None, b"\r\n\0")),
+    st.text(alphabet=st.characters(max_codepoint=0x7E, min_codepoint=0x21), max_size=400),
+)
+def test_whatever_is_sent_a_line_is_one_line_of_plain_json(noise: bytes, path: str) -> None:
+    names = (b"user-agent", b"x-forwarded-for", b"x-request-id", b"traceparent", b"origin", b"x-other")
+    scope = _scope() | {"raw_path": path.encode(), "headers": [(name, noise) for name in names]}
+
+    async def nothing(*_: object) -> Any: ...
+
+    with capture_logs() as lines:
+        asyncio.run(Envelope(App(), Cors(OURS), Off(), None)(scope, nothing, nothing))
+    [line] = lines
+    text = ENCODER.encode(line)
+    assert text.isascii()
+    assert text.isprintable()
+    assert len(text) < 4_000
+    assert json.loads(text) == line
+    assert "?" not in line["path"] or "?" in path

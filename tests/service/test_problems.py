@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from structlog.testing import capture_logs
 
-from service.problems import MEDIA_TYPE
+from service.problems import MEDIA_TYPE, mistake
 from tests.conftest import serve
 from tests.make import accept
 from tests.service.callers import guarded, make_key
@@ -109,8 +109,11 @@ async def test_a_pointer_is_all_that_comes_back_and_not_without_end(url: str, da
     _, key = await make_key(database)
     async with httpx.AsyncClient(base_url=url, headers=key) as api:
         answer = await api.post("/generate-report", json={"params": {}, "a" * 900: 1, "m~/n": 1})
-    errors = answer.json()["errors"]
-    assert {"/m~0~1n", "/" + "a" * 199} == {error["pointer"] for error in errors}
+        errors = answer.json()["errors"]
+        assert {"/m~0~1n", "/" + "a" * 199} == {error["pointer"] for error in errors}
+        half = await api.post("/generate-report", content=rb'{"\ud800": 1, "metadata": {"\udfff": "\ud800"}}')
+        assert half.status_code in (400, 422)
+    assert mistake(("\ud800",), "\udfff") == {"pointer": "/?", "detail": "?"}
 
 
 async def test_a_fault_in_a_route_tells_nothing(url: str, database: Database, ledger: Ledger) -> None:
@@ -208,3 +211,32 @@ async def said(url: str, data: bytes) -> tuple[bytes, bytes]:
         writer.write(data)
         head, _, body = (await read_until(reader, lambda _: False)).partition(b"\r\n\r\n")
     return head, body
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+async def test_an_offer_to_upgrade_is_not_taken_up_and_costs_nothing(settings: Settings, protocol: str) -> None:
+    offer = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA")
+    async with serve(settings) as url, connection(url) as (reader, writer):
+        for lines, sign in ((offer, b'"ok"'), ((), b'"ok"')):
+            writer.write(request(url, "/healthz", *lines))
+            assert sign in await read_until(reader, lambda got, sign=sign: sign in got)
+        writer.write(request(url, "/generate-report", *offer, "Content-Length: 2", method="POST") + b"{}")
+        assert b" 202 " in await read_until(reader, lambda got: b"jobId" in got)
+        writer.write(request(url, "/healthz"))
+        assert b'"ok"' in await read_until(reader, lambda got: b'"ok"' in got)
+
+
+async def test_what_a_gateway_is_told_of_a_ticket_is_for_the_page_too(settings: Settings) -> None:
+    watched = f"/jobs/{new_id()}/events"
+    async with serve(guarded(settings, gateway_asks=True)) as url, httpx.AsyncClient(base_url=url) as api:
+        for target, leave in ((f"{watched}?ticket=x", "*"), (watched, None), ("/events?ticket=x", None)):
+            answer = await api.get("/internal/auth", headers={"X-Original-URI": target, "X-Request-Id": REQUEST_ID})
+            check(answer, 401, Code.KEY_REFUSED if "ticket" in target else Code.KEY_REQUIRED)
+            assert answer.headers.get("access-control-allow-origin") == leave, target
+
+
+async def test_this_is_no_proxy(url: str) -> None:
+    for target in ("evil.example:443", "/healthz", "*"):
+        head, body = await said(url, request(url, target, "Connection: close", method="CONNECT"))
+        assert head.split()[1] in (b"400", b"401", b"404", b"405"), head
+        assert json.loads(body)["code"]

@@ -15,7 +15,7 @@ from notifier.app import notify
 from notifier.transport import VettedTransport
 from tests.collector import Seen, collecting
 from tests.conftest import SIGNING_SECRET, serve
-from tests.worker.conftest import Office, StartWorker
+from tests.worker.conftest import Office, StartWorker, until
 from todoke.client.receiver import Receiver
 from todoke.model.errors import InvalidInput
 from todoke.runtime.settings import Settings
@@ -84,9 +84,11 @@ async def test_without_a_collector_what_the_caller_sent_travels(
     traced: Settings, start_worker: StartWorker, office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend("tests/worker")
-    await start_worker()
+    worker = await start_worker(log_level="DEBUG")
     result, headers = await run(traced, office, "trace-process", {"traceparent": GIVEN})
     assert result == headers["traceparent"] == GIVEN
+    await until(lambda: bool(worker.logged("attempt.settled")))
+    assert worker.logged("attempt.settled")[0]["traceId"] == TRACE
 
 
 def test_a_trace_may_begin_here_and_says_what_failed() -> None:

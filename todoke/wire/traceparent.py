@@ -24,3 +24,8 @@ def parse(text: str | None) -> str | None:
 def trace_id_of(traceparent: str) -> str:
     """The 32 hex digits shared by everything that came of one call."""
     return traceparent[3:35]
+
+
+def told(traceparent: str | None) -> dict[str, str]:
+    """What a line of the log says of it; nothing where there is none."""
+    return {"traceId": trace_id_of(traceparent)} if traceparent else {}
