@@ -149,7 +149,9 @@ async def test_a_success_that_asks_to_be_disabled_is_a_success_and_the_last(
     server, client = tls
     async with receiving(status(200, "webhook-delivery: disable"), tls=server) as receiver:
         async with notifying(settings, Internet({HOST: receiver.port}).transport(client)):
-            await owe_many(database, [f"https://{HOST}/hook"], 2)
+            await owe_many(database, [f"https://{HOST}/hook"])
+            await stand(database, DELIVERED=1)
+            await owe_many(database, [f"https://{HOST}/hook"])
             await stand(database, DELIVERED=1, PARKED=1)
     [endpoint] = await database.fetch("SELECT state, disabled_reason FROM endpoint")
     assert tuple(endpoint) == ("DISABLED", "asked_by_receiver")
