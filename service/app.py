@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
-from service import callbacks_schema, problems, problems_schema, schema
+from service import answers_schema, callbacks_schema, problems, problems_schema, schema
 from service.admission import Admission
 from service.body import Bodies
 from service.budgets import Budgets
@@ -157,6 +157,7 @@ def create_app(settings: Settings) -> Front:
     problems.install(app)
     callbacks_schema.tell_of_webhooks(app)
     problems_schema.tell_of_problems(app)
+    answers_schema.tell_of_answers(app)
     app.state.door = rooms.door
     if settings.require_keys:
         schema.tell_of_keys(app)

@@ -34,6 +34,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="A skipped test fails the run: CI has what tests need.")
+    parser.addoption("--seed", type=int, help="What random tests draw from: the number that an earlier run printed.")
     parser.addoption("--full", action="store_true", help="Long counts: more fuzzing, more races, a soak.")
 
 
@@ -50,9 +51,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
-def seed() -> int:
-    """What a random test draws from; printed, so that a failure can be run again."""
-    chosen = secrets.randbits(32)
+def seed(request: pytest.FixtureRequest) -> int:
+    """What a random test draws from; printed, so that a failure can be run again with `--seed`."""
+    given: int | None = request.config.getoption("--seed")
+    chosen = secrets.randbits(32) if given is None else given
     print(f"seed {chosen}")
     return chosen
 

@@ -41,6 +41,7 @@ class ControlRoutes:
             "/jobs/{job_id}/cancel",
             self._cancel,
             methods=["POST"],
+            operation_id="cancel_job",
             tags=["jobs"],
             summary="Cancel a job",
             description="At once for a job that is not running; a running one is stopped. May be repeated.",

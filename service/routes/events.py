@@ -34,6 +34,7 @@ class EventRoutes:
             "/jobs/{job_id}/events",
             self._events,
             methods=["GET"],
+            operation_id="events_of_job",
             tags=["jobs"],
             summary="Watch a job (text/event-stream), or read its log (application/json)",
             responses={200: {"content": {"text/event-stream": {}, "application/json": {}}}, 204: {}},

@@ -27,6 +27,7 @@ class JobRoutes:
             "/jobs/{job_id}",
             self.status,
             methods=["GET"],
+            operation_id="status_of_job",
             tags=["jobs"],
             summary="Poll a job",
             description="With `Prefer: wait=N` the answer comes with the next change, progress included.",

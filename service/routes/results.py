@@ -225,8 +225,9 @@ def _link_object(artifact: Artifact, url: str, expires_at: str | None) -> Respon
 
 
 def _remains(status: Status) -> dict[str, object]:
-    known = {name: status.story[name] for name in ("jobId", "jobType", "status", "finishedAt")}
-    return {**known, "resultExpiredAt": status.result_expired_at}
+    known = {name: status.story[name] for name in ("jobId", "jobType", "finishedAt")}
+    # `status` of a problem is that of HTTP.
+    return {**known, "jobStatus": status.story["status"], "resultExpiredAt": status.result_expired_at}
 
 
 TEXT = {"schema": {"type": "string"}}

@@ -58,8 +58,9 @@ async def test_all_that_belongs_to_a_job_goes_and_its_tombstone_stays(
     ):
         gone = await api.request(method, f"/jobs/{job_id}{path}", headers=AS_LIST)
         assert (gone.status_code, gone.json()["code"]) == (410, "GONE"), path
-        remains = {name: gone.json()[name] for name in ("jobId", "jobType", "status", "finishedAt")}
+        remains = {name: gone.json()[name] for name in ("jobId", "jobType", "finishedAt")}
         assert remains == {name: shown[name] for name in remains}
+        assert (gone.json()["status"], gone.json()["jobStatus"]) == (410, shown["status"])
         assert "secret" not in gone.text
     assert (await api.get("/jobs")).json()["jobs"] == []
 

@@ -32,7 +32,8 @@ async def test_an_expired_result_is_gone_and_its_job_is_not(
         "type": "urn:todoke:problem:result-expired",
         "jobId": str(job_id),
         "jobType": "generate-report",
-        "status": "success",
+        "status": 410,
+        "jobStatus": "success",
         "finishedAt": body["finishedAt"],
         "resultExpiredAt": body["resultExpiredAt"],
     }
@@ -63,7 +64,7 @@ async def test_an_erased_job_is_gone_for_its_tenant_and_unknown_to_others(
         gone = await api.get(f"/jobs/{erased}{suffix}")
         assert (gone.status_code, gone.json()["code"]) == (410, "GONE")
         told = gone.json()
-        expected = {"jobId": str(erased), "jobType": "generate-report", "status": "success", "finishedAt": finished}
+        expected = {"jobId": str(erased), "jobType": "generate-report", "jobStatus": "success", "finishedAt": finished}
         assert told | expected == told
         assert told["erasedAt"] > finished
         unknown = await api.get(f"/jobs/{foreign}{suffix}")

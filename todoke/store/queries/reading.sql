@@ -53,7 +53,7 @@ SELECT
     json_build_object(
         'jobId', job_id,
         'jobType', type,
-        'status', CASE state WHEN 'SUCCESS' THEN 'success' ELSE 'failed' END,
+        'jobStatus', CASE state WHEN 'SUCCESS' THEN 'success' ELSE 'failed' END,
         'finishedAt', utc(finished_at),
         'erasedAt', utc(erased_at)
     )::text AS story
