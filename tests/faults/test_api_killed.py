@@ -33,7 +33,9 @@ async def test_an_api_killed_around_a_submit_keeps_one_job_a_key(
     house: House, when: str, target: str, rows: int
 ) -> None:
     doomed = await house.start("api", "kill", when, target)
-    assert await submit(doomed.url, house, "one") is None
+    told = await submit(doomed.url, house, "one")
+    # The hint goes out beside the answer, which may be the sooner of the two.
+    assert told is None or (target == SEND and house.accept(told, "one"))
     await house.struck(doomed)
     found = await house.database.fetch("SELECT id FROM job")
     assert len(found) == rows
