@@ -137,7 +137,7 @@ def create_app(settings: Settings) -> Front:
     doors = Doors(
         Database(database_url),
         announcer_of(settings.notify_mode, database_url),
-        SqsQueue.from_settings(settings),
+        SqsQueue.from_settings(settings, is_lean=True),
         S3Blobs.from_settings(settings),
     )
     rooms = _rooms(settings, doors)
@@ -219,7 +219,7 @@ def _rooms(settings: Settings, doors: Doors) -> Rooms:
 async def _running(app: FastAPI, doors: Doors, rooms: Rooms, tracer: Tracer) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(tracer.close)
-        stack.callback(doors.queue.close)
+        stack.push_async_callback(doors.queue.aclose)
         stack.callback(doors.blobs.close)
         await stack.enter_async_context(watched_loop())
         await stack.enter_async_context(doors.announcer)

@@ -1,8 +1,10 @@
 """The fast path of a hint: right after the commit, batched by ten. What is lost here the sweep sends again."""
 
 import asyncio
+import contextvars
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -10,7 +12,7 @@ import structlog
 
 from todoke.model.errors import Unavailable
 from todoke.queue.port import BATCH_MAX, Queue
-from todoke.runtime.batcher import Batcher
+from todoke.runtime.metrics import BATCH_SIZE
 
 log = structlog.get_logger()
 
@@ -26,30 +28,36 @@ class Dispatcher:
         self._queue = queue
         self._away_until = -math.inf
         self._dropped = 0
-        self._batcher: Batcher[UUID, bool] = Batcher(self._send, BATCH_MAX, "hints")
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sizes = BATCH_SIZE.labels("hints")
+        self._waiting: deque[UUID] = deque()
+        self._sender: asyncio.Task[None] | None = None
 
     def hint(self, job_id: UUID) -> None:
         """Send a hint soon, unless the queue is behind or away: then the sweep does it."""
-        if len(self._sending) >= WAITING_MAX:
+        if len(self._waiting) >= WAITING_MAX:
             self._dropped += 1
             return
-        task = asyncio.create_task(self._hint(job_id))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._waiting.append(job_id)
+        if self._sender is None:
+            # Not in the context of the request that happens to be the first.
+            self._sender = asyncio.create_task(self._send_all(), context=contextvars.Context())
 
     async def drain(self) -> None:
         """Wait for the hints on their way."""
-        if self._sending:
-            await asyncio.wait(self._sending)
+        while self._sender is not None:
+            await asyncio.wait([self._sender])
 
-    async def _hint(self, job_id: UUID) -> None:
+    async def _send_all(self) -> None:
         try:
-            is_sent = await self._batcher.put(job_id)
-        except Exception:
-            log.exception("hint.fault", job_id=str(job_id))
-            return
-        self._dropped += not is_sent
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+                self._sizes.observe(len(batch))
+                try:
+                    self._dropped += (await self._send(batch)).count(False)
+                except Exception:
+                    log.exception("hint.fault", jobs=len(batch))
+        finally:
+            self._sender = None
 
     async def _send(self, job_ids: Sequence[UUID]) -> list[bool]:
         if time.monotonic() < self._away_until:

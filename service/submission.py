@@ -24,6 +24,8 @@ Body = TypeVar("Body", bound=BaseModel)
 KEY_PATTERN = r"^[\x20-\x7e]{1,255}$"
 KEY = re.compile(KEY_PATTERN.strip("^$"))
 CLIENT_REF_LETTERS_MAX = 200
+# Made once: json.dumps makes one for each body.
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 EventType = Literal["job.accepted", "job.started", "job.retrying", "job.succeeded", "job.failed", "job.progress"]
 
@@ -172,7 +174,7 @@ def parse_key(values: Sequence[str]) -> str | None:
 
 def digest(value: Any) -> bytes:
     """Tells one JSON body from another, whatever its spacing and the order of its members."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(CANONICAL.encode(value).encode()).digest()
 
 
 def _has_nul(value: Any) -> bool:

@@ -29,7 +29,7 @@ async def test_a_queue_that_is_away_is_asked_once_in_a_while(monkeypatch: pytest
     dispatcher = Dispatcher(queue)
     for _ in range(500):
         dispatcher.hint(new_id())
-    assert len(dispatcher._sending) == 100
+    assert len(dispatcher._waiting) == 100
     await until(lambda: bool(calls))
     answering.set()
     async with asyncio.timeout(5):
