@@ -35,12 +35,13 @@ LIMITS = {
 
 @dataclass
 class Server:
-    """A running server. path: where it takes submits; lines: what each request to it carries."""
+    """A running server. path: where it takes submits; lines: what each request to it carries, its key first."""
 
     port: int
     program: Program
     path: str
     lines: list[str] = field(default_factory=list)
+    database_url: str = ""
 
     def ask(self, method: str, path: str, body: str | None = None) -> Any:
         """One request, for preparing. Blocks."""
@@ -94,7 +95,7 @@ def _todoke(stage: Stage, port: int) -> Server:
     program = stage.start([sys.executable, "-m", "service"], variables)
     key = asyncio.run(_key(url))
     lines = [f"Authorization: Bearer {key}", "Content-Type: application/json", "Idempotency-Key: {key}"]
-    return Server(port, program, "/generate-report", lines)
+    return Server(port, program, "/generate-report", lines, url)
 
 
 async def _key(url: str) -> str:

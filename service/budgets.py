@@ -50,9 +50,14 @@ class Budgets:
         }
         self._buckets: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
 
-    def charge(self, identity: Identity, budget: Budget, cost: int = 1) -> None:
-        """Take `cost` from what the caller has. Raises ProblemError 429 and takes nothing when it is not there."""
+    def charge(self, identity: Identity, budget: Budget, cost: int = 1, *, paid: int = 0) -> None:
+        """Take `cost` from what the caller has. Raises ProblemError 429 and takes nothing when it is not there.
+
+        paid: what this request was charged before, as a part of it; given back first.
+        """
         now, held = self._clock(), list(self.held(identity, budget))
+        for each in held:
+            each.bucket.spend(-paid, now)
         wait = max((each.bucket.wait(cost, now) for each in held), default=0.0)
         if wait:
             metrics.REQUESTS_LIMITED.labels(budget).inc()

@@ -1,5 +1,6 @@
 """Who comes in, and how often: decided before a route is looked up or a byte of the body is read."""
 
+import asyncio
 import re
 
 from starlette.datastructures import Headers
@@ -18,6 +19,9 @@ OPEN = frozenset(
     {"/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json", "/todoke.js", "/internal/auth"}
 )
 OPEN_BELOW = ("/.well-known/", "/static-offline-docs/", "/todoke/")
+REFUSAL_SECONDS = 0.5
+# Of those that wait for their refusal; what they hold is a few KiB each.
+SLOWED_MAX = 2_000
 STREAMS = re.compile(r"(?:/jobs/[^/]+)?/events")
 
 
@@ -28,6 +32,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, door: Door, budgets: Budgets, streams: Streams) -> None:
         self._app, self._door, self._budgets, self._streams = app, door, budgets, streams
+        self._slowed = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -46,12 +51,22 @@ class Gate:
         try:
             self._budgets.charge(identity, budget)
         except ProblemError:
+            await self._slow_down()
             if not _is_stream(scope):
                 raise
             # An error status would stop a browser's EventSource for good.
             await self._streams.apology("overloaded", LATER)(scope, receive, send)
             return
         await self._app(scope, receive, self._telling(scope, budget, send))
+
+    async def _slow_down(self) -> None:
+        """Whoever asks too much waits for each refusal; else refusing alone could keep this process busy."""
+        if self._slowed < SLOWED_MAX:
+            self._slowed += 1
+            try:
+                await asyncio.sleep(REFUSAL_SECONDS)
+            finally:
+                self._slowed -= 1
 
     def _telling(self, scope: Scope, budget: Budget, send: Send) -> Send:
         """`send`, with what is left of the budget in the head of the answer: what the request took in all is known."""

@@ -75,8 +75,8 @@ class BatchRoutes:
         await self._check_callbacks(jobs)
         if is_only_validated:
             return JSONResponse(VALID)
-        # Its first was paid for at the gate.
-        self._budgets.charge(identity, Budget.SUBMITS, len(jobs) - 1)
+        # One was paid for at the gate.
+        self._budgets.charge(identity, Budget.SUBMITS, len(jobs), paid=1)
         return self._answer(batch_id, jobs, await self._intake.keep_all(jobs, identity.limits, span_of(request.scope)))
 
     def _jobs(self, items: Sequence[Any], tenant_id: str, batch_id: UUID) -> list[NewJob]:

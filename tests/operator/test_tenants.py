@@ -64,6 +64,6 @@ async def test_a_key_gets_limits_and_loses_them(database_url: str, database: Dat
     made = json.loads(said)
     assert (code, made["submitsPerMinute"], made["readsPerMinute"]) == (0, 5, None)
     _, said, _ = await todoke(database_url, "keys", "limit", made["id"], "--reads-per-minute", "7", "--json")
-    assert (json.loads(said)["submitsPerMinute"], json.loads(said)["readsPerMinute"]) == (None, 7)
+    assert (json.loads(said)["submitsPerMinute"], json.loads(said)["readsPerMinute"]) == (5, 7)
     code, _, complained = await todoke(database_url, "keys", "limit", "0" * 16)
     assert (code, "no such key" in complained) == (2, True)

@@ -29,6 +29,11 @@ from todoke.wire.sse import Decoder
 REPORT = {"type": "generate-report"}
 
 
+@pytest.fixture(autouse=True)
+def _quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.gate.REFUSAL_SECONDS", 0.01)
+
+
 class Clock:
     """Time that a test moves."""
 
@@ -304,6 +309,46 @@ async def test_the_api_notes_who_came(settings: Settings, database: Database, mo
         used.id: True,
         unused.id: False,
     }
+
+
+@pytest.mark.parametrize(("per_minute", "jobs"), [(60, 10), (30, 10), (12, 5), (60, 60), (6_000, 1_000)])
+def test_a_batch_that_waits_as_told_is_taken(per_minute: int, jobs: int) -> None:
+    """The gate takes one for each request, before anybody knows what is in it."""
+    clock = Clock()
+    budgets = Budgets(Settings(tenant_submits_per_minute=per_minute), clock)  # type: ignore[call-arg]
+    caller = Identity("a", EVERY_SCOPE, Right("a"))
+    budgets.charge(caller, Budget.SUBMITS, per_minute)
+    clock.now += 61 / per_minute
+    budgets.charge(caller, Budget.SUBMITS)
+    with pytest.raises(ProblemError) as refused:
+        budgets.charge(caller, Budget.SUBMITS, jobs, paid=1)
+    clock.now += int(refused.value.problem.headers["Retry-After"])
+    budgets.charge(caller, Budget.SUBMITS)
+    budgets.charge(caller, Budget.SUBMITS, jobs, paid=1)
+    with pytest.raises(ProblemError) as never:
+        budgets.charge(caller, Budget.SUBMITS, per_minute + 1, paid=1)
+    assert "Retry-After" not in never.value.problem.headers
+
+
+async def test_whoever_asks_too_much_waits_for_each_refusal(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowed: list[float] = []
+    plain = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        slowed.append(seconds)
+        await plain(0)
+
+    monkeypatch.setattr("service.gate.REFUSAL_SECONDS", 123.0)
+    async with door(settings, tenant_submits_per_minute=1) as api:
+        _, key = await make_key(database)
+        monkeypatch.setattr(
+            "service.gate.asyncio.sleep", lambda seconds: sleep(seconds) if seconds == 123.0 else plain(seconds)
+        )
+        await api.post("/generate-report", headers=key)
+        assert is_limited(await api.post("/generate-report", headers=key))
+    assert slowed == [123.0]
 
 
 def test_buckets_are_bounded() -> None:

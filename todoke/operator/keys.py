@@ -1,6 +1,7 @@
 """`todoke keys`: who may call the API, straight on DATABASE_URL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ commands = typer.Typer(help="API keys: who may call the API, and to do what.", n
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="A key's id, as `todoke keys list` shows it.")]
 Limit = Annotated[str, typer.Option(metavar="N", help="Of this key alone; 0 or `default`: its tenant's only.")]
+NewLimit = Annotated[str | None, typer.Option(metavar="N", help="A number; 0 or `default`: its tenant's only.")]
 Days = Annotated[float | None, typer.Option("--expires-days", help="It ends after this long. Default: never.", min=0)]
 
 
@@ -60,10 +62,12 @@ def list_(
 
 @commands.command("limit")
 def limit_(
-    id_: KeyId, submits_per_minute: Limit = DEFAULT, reads_per_minute: Limit = DEFAULT, as_json: AsJson = False
+    id_: KeyId, submits_per_minute: NewLimit = None, reads_per_minute: NewLimit = None, as_json: AsJson = False
 ) -> None:
-    """Give a key limits of its own, besides its tenant's; `default` takes one away."""
-    key = carry_out(_limited(load_settings(), id_, _limits(submits_per_minute, reads_per_minute)))
+    """Give a key limits of its own, besides its tenant's; `default` takes one away. Those not named stay."""
+    typed = {"submits_per_minute": submits_per_minute, "reads_per_minute": reads_per_minute}
+    changes = {name: limit(f"--{name.replace('_', '-')}", text) for name, text in typed.items() if text is not None}
+    key = carry_out(_limited(load_settings(), id_, changes))
     if as_json:
         show_json(_facts(key))
         return
@@ -122,9 +126,11 @@ async def _revoked(settings: Settings, ids: Sequence[str]) -> int:
     return missing
 
 
-async def _limited(settings: Settings, id_: str, limits: KeyLimits) -> ApiKey:
+async def _limited(settings: Settings, id_: str, changes: Mapping[str, int | None]) -> ApiKey:
     async with opened(settings) as database:
-        key = await ApiKeys(database).limit(_id_of(id_), limits)
+        keys = ApiKeys(database)
+        held = {key.id: key.limits for key in await keys.newest()}
+        key = await keys.limit(id_, replace(held[id_], **changes)) if _id_of(id_) in held else None
     if key is None:
         raise NotFound("there is no such key; `todoke keys list` shows them")
     return key
